@@ -1,0 +1,1 @@
+"""Glacier-probability time series from open satellite archives."""

@@ -1,0 +1,1 @@
+"""A small glacier world with known truth, written as real COGs and STAC items."""
