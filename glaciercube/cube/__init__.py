@@ -1,1 +1,1 @@
-"""Placeholder, filled by its room."""
+"""Scenes onto the grid, and sensors onto one time axis."""

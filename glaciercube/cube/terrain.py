@@ -1,0 +1,97 @@
+"""Terrain variables from a digital elevation model on a metric grid."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["TERRAIN_HALO", "hillshade", "terrain_variables"]
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+
+# Pixels of context that every variable here needs on each side.
+TERRAIN_HALO = 1
+
+
+def terrain_variables(elevation: npt.NDArray[np.floating], resolution: float) -> dict[str, FloatArray]:
+    """Slope, aspect and curvature of a surface.
+
+    Gradients are Horn's third-order finite differences (Horn 1981, Proc. IEEE 69:14-47), as GDAL and xDEM use them;
+    curvature is the Laplacian of elevation over the 4 neighbours (Zevenbergen & Thorne 1987), positive in hollows.
+
+    Parameters
+    ----------
+    elevation : (y, x) floating
+        Metres, north up, NaN where unknown.
+    resolution : float
+        Pixel size in metres, equal in both directions.
+
+    Returns
+    -------
+    dict
+        (y, x) float32 arrays: ``slope`` (degrees, 0 to 90), ``aspect_sin`` and ``aspect_cos`` (of the downslope
+        direction, clockwise from north; 0 where flat), ``curvature`` (1/m). A pixel whose 3 by 3 neighbourhood holds a
+        NaN is NaN; on the array's edge the neighbourhood is continued linearly.
+    """
+    east, north = _gradients(elevation, resolution)
+    steepness = np.hypot(east, north)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Downslope: where a ball would roll.
+        sine = np.where(steepness > 0, -east / steepness, steepness * 0)
+        cosine = np.where(steepness > 0, -north / steepness, steepness * 0)
+    return {
+        "slope": np.degrees(np.arctan(steepness)).astype(np.float32),
+        "aspect_sin": sine.astype(np.float32),
+        "aspect_cos": cosine.astype(np.float32),
+        "curvature": _laplacian(elevation, resolution).astype(np.float32),
+    }
+
+
+def hillshade(
+    elevation: npt.NDArray[np.floating], resolution: float, *, sun_azimuth: float, sun_elevation: float
+) -> FloatArray:
+    """Cosine of the sun's incidence on the slope, 0 where the slope turns away; cast shadow is not included.
+
+    Parameters
+    ----------
+    elevation : (y, x) floating
+        Metres, north up, NaN where unknown.
+    resolution : float
+        Pixel size in metres.
+    sun_azimuth, sun_elevation : float
+        Degrees, clockwise from north and above the horizon; a NaN gives NaN.
+
+    Returns
+    -------
+    (y, x) float32
+        0 to 1; NaN where the 3 by 3 neighbourhood of the pixel is not known.
+    """
+    east, north = _gradients(elevation, resolution)
+    azimuth, height = np.radians(sun_azimuth), np.radians(sun_elevation)
+    towards = np.sin(height) - np.cos(height) * (east * np.sin(azimuth) + north * np.cos(azimuth))
+    shade = np.clip(towards / np.sqrt(1.0 + east**2 + north**2), 0.0, 1.0)
+    return shade.astype(np.float32)
+
+
+def _neighbours(elevation: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    # Odd reflection continues a slope beyond the edge, where repeating the edge would flatten it.
+    return np.pad(np.asarray(elevation, dtype=np.float64), 1, mode="reflect", reflect_type="odd")
+
+
+def _gradients(
+    elevation: npt.NDArray[np.floating], resolution: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    z = _neighbours(elevation)
+    east = (z[:-2, 2:] + 2 * z[1:-1, 2:] + z[2:, 2:]) - (z[:-2, :-2] + 2 * z[1:-1, :-2] + z[2:, :-2])
+    north = (z[:-2, :-2] + 2 * z[:-2, 1:-1] + z[:-2, 2:]) - (z[2:, :-2] + 2 * z[2:, 1:-1] + z[2:, 2:])
+    # A missing centre does not enter Horn's stencil, but such a pixel has no slope.
+    unknown = z[1:-1, 1:-1] * 0.0
+    return east / (8 * resolution) + unknown, north / (8 * resolution) + unknown
+
+
+def _laplacian(elevation: npt.NDArray[np.floating], resolution: float) -> npt.NDArray[np.float64]:
+    z = _neighbours(elevation)
+    around = z[:-2, 1:-1] + z[2:, 1:-1] + z[1:-1, :-2] + z[1:-1, 2:]
+    return (around - 4 * z[1:-1, 1:-1]) / resolution**2
