@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,8 @@ import numpy.typing as npt
 __all__ = ["TERRAIN_HALO", "hillshade", "terrain_variables"]
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
+# NumPy and xarray share the elementwise operations used here, but no common static type.
+Field: TypeAlias = Any
 
 # Pixels of context that every variable here needs on each side.
 TERRAIN_HALO = 1
@@ -50,29 +52,31 @@ def terrain_variables(elevation: npt.NDArray[np.floating], resolution: float) ->
 
 
 def hillshade(
-    elevation: npt.NDArray[np.floating], resolution: float, *, sun_azimuth: float, sun_elevation: float
-) -> FloatArray:
+    slope: Field, aspect_sin: Field, aspect_cos: Field, *, sun_azimuth: Field | float, sun_elevation: Field | float
+) -> Field:
     """Cosine of the sun's incidence on the slope, 0 where the slope turns away; cast shadow is not included.
+
+    Elementwise, so that it broadcasts over dates and works on NumPy and lazy xarray alike
+    (Burrough & McDonnell 1998: sin h cos s + cos h sin s cos(azimuth - aspect)).
 
     Parameters
     ----------
-    elevation : (y, x) floating
-        Metres, north up, NaN where unknown.
-    resolution : float
-        Pixel size in metres.
-    sun_azimuth, sun_elevation : float
+    slope : (y, x) array or DataArray
+        Degrees, as from `terrain_variables`.
+    aspect_sin, aspect_cos : (y, x) array or DataArray
+        Of the downslope direction, as from `terrain_variables`.
+    sun_azimuth, sun_elevation : float or DataArray (time)
         Degrees, clockwise from north and above the horizon; a NaN gives NaN.
 
     Returns
     -------
-    (y, x) float32
-        0 to 1; NaN where the 3 by 3 neighbourhood of the pixel is not known.
+    array or DataArray
+        0 to 1, dimensionless, in the broadcast shape and dtype of the arguments; NaN where one of them is.
     """
-    east, north = _gradients(elevation, resolution)
-    azimuth, height = np.radians(sun_azimuth), np.radians(sun_elevation)
-    towards = np.sin(height) - np.cos(height) * (east * np.sin(azimuth) + north * np.cos(azimuth))
-    shade = np.clip(towards / np.sqrt(1.0 + east**2 + north**2), 0.0, 1.0)
-    return shade.astype(np.float32)
+    azimuth, height, steepness = np.radians(sun_azimuth), np.radians(sun_elevation), np.radians(slope)
+    towards = np.cos(azimuth) * aspect_cos + np.sin(azimuth) * aspect_sin
+    shade = np.sin(height) * np.cos(steepness) + np.cos(height) * np.sin(steepness) * towards
+    return shade.clip(0.0, 1.0)
 
 
 def _neighbours(elevation: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
