@@ -1,0 +1,214 @@
+"""Find, check, load and save models. Weights are safetensors: nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glaciercube.errors import ModelError
+from glaciercube.models.builtin import ITEM, SHIPPED, builtin_contract, builtin_names, read_contract
+from glaciercube.models.contract import Contract, Parameter
+from glaciercube.models.mlm import item_hash
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from glaciercube.models.base import GlacierModule, Model
+
+__all__ = ["ARCHITECTURES", "build_module", "list_models", "load_again", "load_model", "save_model"]
+
+#: Where each architecture's class stands; imported when it is first needed.
+ARCHITECTURES: Mapping[str, str] = {
+    "band-ratio": "glaciercube.models.spectral:BandRatio",
+    "ndsi": "glaciercube.models.spectral:SnowIndex",
+    "identity": "glaciercube.models.spectral:Identity",
+    "fusion-unet": "glaciercube.models.fusion_unet:FusionUNet",
+}
+WEIGHTS, VECTOR, CARD = "weights.safetensors", "test_vector.safetensors", "README.md"
+#: Largest difference of probability from the stored output that a load may show; convolutions sum in
+#: different orders on different processors.
+VECTOR_TOLERANCE = 2e-3
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".h5", ".joblib")
+
+_LOADED: dict[str, Model] = {}
+_LOCK = threading.Lock()
+
+
+def list_models() -> list[Contract]:
+    """Contracts of the models that come with the package, with their default parameters; loads no torch."""
+    return [builtin_contract(name, {}) for name in builtin_names()]
+
+
+def load_model(name: str | Path, **parameters: Parameter) -> Model:
+    """Load a model: once per process, however often it is asked for.
+
+    Parameters
+    ----------
+    name : str or Path
+        ``band-ratio``, ``ndsi``, ``identity``, ``fusion-unet``, or the path of a model folder.
+    **parameters
+        Parameters of a rule, such as ``threshold=2.8, blue=0.15`` of ``band-ratio``.
+
+    Returns
+    -------
+    Model
+        On the CPU; see `Model.to`.
+
+    Raises
+    ------
+    ModelError
+        If the name or a parameter is unknown, the file is a pickle, or weights, hash or test vector do not agree.
+    """
+    folder = _folder_of(name)
+    source = (str(name), tuple(sorted(parameters.items())))
+    with _LOCK:
+        if folder is not None:
+            return _load_folder(folder, source)
+        contract = builtin_contract(str(name), parameters)
+        if contract.fingerprint not in _LOADED:
+            from glaciercube.models.base import Model
+
+            _LOADED[contract.fingerprint] = Model.from_module(contract, build_module(contract), source)
+        return _LOADED[contract.fingerprint]
+
+
+def load_again(name: str, parameters: tuple[tuple[str, Parameter], ...], content_hash: str) -> Model:
+    """Load in another process what was loaded in this one.
+
+    Raises
+    ------
+    ModelError
+        If what stands there now has another content hash.
+    """
+    model = load_model(name, **dict(parameters))
+    if model.hash != content_hash:
+        raise ModelError(
+            f"model {name!r} has the content hash {model.hash[:12]} here and {content_hash[:12]} where it was sent",
+            "use one version of glaciercube and of the model folder on all machines",
+        )
+    return model
+
+
+def build_module(contract: Contract) -> GlacierModule:
+    """Build the module that a contract names, with untrained weights.
+
+    Raises
+    ------
+    ModelError
+        If this version has no such architecture.
+    """
+    if contract.architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"model {contract.name!r} has the architecture {contract.architecture!r}, which is unknown here",
+            f"use a version of glaciercube that has it; this one has {', '.join(ARCHITECTURES)}",
+        )
+    module, _, attribute = ARCHITECTURES[contract.architecture].partition(":")
+    built: GlacierModule = getattr(importlib.import_module(module), attribute)(contract)
+    return built
+
+
+def save_model(model: Model, folder: str | Path, *, card: str = "") -> Path:
+    """Write a model folder: MLM item, weights, test vector and model card.
+
+    Parameters
+    ----------
+    model : Model
+        What to write.
+    folder : str or Path
+        Made if absent; files of the same names are replaced.
+    card : str, optional
+        Text of the model card in Markdown; by default the contract's description.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    from safetensors.torch import save_file
+
+    from glaciercube.models.vector import make_vector
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
+    save_file(weights, target / WEIGHTS)
+    save_file(make_vector(model), target / VECTOR)
+    count = sum(parameter.numel() for parameter in model.module.parameters())
+    item = model.contract.to_mlm(content_hash=model.hash, total_parameters=count)
+    (target / ITEM).write_text(json.dumps(item, indent=2) + "\n", encoding="utf-8")
+    text = card or f"# {model.contract.name}\n\n{model.contract.description}\n"
+    (target / CARD).write_text(text, encoding="utf-8")
+    return target
+
+
+def _folder_of(name: str | Path) -> Path | None:
+    """Folder that a name stands for, or None for a rule."""
+    text = str(name)
+    if isinstance(name, str) and text in builtin_names():
+        return SHIPPED.get(text)
+    path = Path(name).expanduser()
+    if path.suffix.lower() in _PICKLES:
+        raise ModelError(
+            f"{path} can hold a pickle, which runs code when it is opened",
+            "build the module yourself, load the file there, and write a model folder with save_model (safetensors)",
+        )
+    if path.name in (WEIGHTS, ITEM):
+        path = path.parent
+    if path.is_dir():
+        return path
+    if isinstance(name, Path) or "/" in text or "\\" in text:
+        raise ModelError(f"there is no model folder {path}", "give the folder that holds model.json")
+    return None
+
+
+def _load_folder(folder: Path, source: tuple[str, tuple[tuple[str, Any], ...]]) -> Model:
+    if source[1]:
+        raise ModelError(
+            f"the trained model in {folder} takes no parameter {source[1][0][0]!r}",
+            "leave it out; thresholds are for rules such as band-ratio",
+        )
+    contract = read_contract(folder)
+    stated = item_hash(json.loads((folder / ITEM).read_text(encoding="utf-8")))
+    if stated is not None and stated in _LOADED and _LOADED[stated].contract == contract:
+        return _LOADED[stated]
+
+    from glaciercube.models.base import Model
+    from glaciercube.models.vector import check_vector
+
+    module = build_module(contract)
+    _fill(module, _read_tensors(folder / WEIGHTS), folder)
+    model = Model.from_module(contract, module, source if folder in SHIPPED.values() else (str(folder.resolve()), ()))
+    if model.hash != stated:
+        raise ModelError(
+            f"weights and contract in {folder} hash to {model.hash[:12]}, but the item states {str(stated)[:12]}",
+            "one of the files was changed or is incomplete: get the folder again, or write it anew with save_model",
+        )
+    check_vector(model, _read_tensors(folder / VECTOR), VECTOR_TOLERANCE)
+    return _LOADED.setdefault(model.hash, model)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path} cannot be read as safetensors ({error})", "get the model folder again, or write it with save_model"
+        ) from error
+    return tensors
+
+
+def _fill(module: GlacierModule, weights: Mapping[str, Tensor], folder: Path) -> None:
+    try:
+        module.load_state_dict(dict(weights), strict=True)
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights in {folder} do not fit their architecture ({str(error).splitlines()[0]})",
+            "use the weights that belong to this model.json",
+        ) from error
