@@ -1,1 +1,9 @@
-"""Placeholder, filled by its room."""
+"""Finding scenes: STAC APIs and static catalogues, frozen into `Scenes`."""
+
+from __future__ import annotations
+
+from glaciercube.catalog.find import SensorOptions, find, parse_interval
+from glaciercube.catalog.profiles import PROFILES, Profile, signer
+from glaciercube.catalog.scenes import Scenes
+
+__all__ = ["PROFILES", "Profile", "Scenes", "SensorOptions", "find", "parse_interval", "signer"]

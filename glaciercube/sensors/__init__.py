@@ -1,1 +1,42 @@
-"""Placeholder, filled by its room."""
+"""What a pixel means, sensor by sensor: bands, units, offsets, masks, nodata."""
+
+from __future__ import annotations
+
+from glaciercube.errors import ConfigError
+from glaciercube.sensors.base import Band, SceneFacts, Sensor, find_assets, item_time
+from glaciercube.sensors.copdem import CopernicusDEM
+from glaciercube.sensors.sentinel1 import Sentinel1, decibel
+from glaciercube.sensors.sentinel2 import OPTICAL_BANDS, SCL_CLOUD, SCL_SHADOW, Sentinel2
+
+__all__ = [
+    "OPTICAL_BANDS",
+    "SCL_CLOUD",
+    "SCL_SHADOW",
+    "SENSORS",
+    "Band",
+    "CopernicusDEM",
+    "SceneFacts",
+    "Sensor",
+    "Sentinel1",
+    "Sentinel2",
+    "decibel",
+    "find_assets",
+    "get_sensor",
+    "item_time",
+]
+
+SENSORS: dict[str, Sensor] = {sensor.name: sensor for sensor in (Sentinel2(), Sentinel1(), CopernicusDEM())}
+
+
+def get_sensor(name: str) -> Sensor:
+    """Look a sensor up by its name in configurations.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such sensor.
+    """
+    try:
+        return SENSORS[name]
+    except KeyError:
+        raise ConfigError(f"unknown sensor {name!r}", f"choose among {', '.join(SENSORS)}") from None

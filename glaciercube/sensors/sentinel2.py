@@ -1,0 +1,145 @@
+"""Sentinel-2 MSI: reflectance, the baseline offset, and what the scene classification says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pystac
+import xarray as xr
+
+from glaciercube.sensors.base import Band, SceneFacts
+
+__all__ = ["OPTICAL_BANDS", "QUANTIFICATION", "SCL_CLOUD", "SCL_SHADOW", "Sentinel2", "choose_offset"]
+
+OPTICAL_BANDS: Final = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+# Sentinel-2 products specification: DN = (reflectance - offset) * 10000, offset -0.1 since baseline 04.00.
+QUANTIFICATION: Final = 1e-4
+BASELINE_OFFSET: Final = -0.1
+FIRST_OFFSET_BASELINE: Final = 4.0
+
+# Classes of Sen2Cor's scene classification. Snow (11) is data, not cloud.
+SCL_CLOUD: Final = (8, 9, 10)
+SCL_SHADOW: Final = (3,)
+
+_TILE = re.compile(r"(?:_T|MGRS-|_)(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
+_DATATAKE_BASELINE = re.compile(r"_N\d\d\.\d\d$")
+
+
+@dataclass(frozen=True)
+class Sentinel2:
+    """Sentinel-2 Level-2A (surface) or Level-1C (top of atmosphere) reflectance."""
+
+    name: str = "sentinel-2"
+    node: str = "sentinel2"
+    collections: tuple[str, ...] = ("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-l1c")
+    static: bool = False
+    bands: tuple[Band, ...] = (
+        Band("blue", ("B02", "blue", "B02_10m"), "uint16", 0),
+        Band("green", ("B03", "green", "B03_10m"), "uint16", 0),
+        Band("red", ("B04", "red", "B04_10m"), "uint16", 0),
+        Band("nir", ("B08", "nir", "B08_10m"), "uint16", 0),
+        Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0),
+        Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0),
+        Band("scl", ("SCL", "scl", "SCL_20m"), "uint8", 0, categorical=True, required=False),
+    )
+
+    def facts(self, item: pystac.Item) -> SceneFacts:
+        """Datatake, tile, level, offset and sun of a scene; see `Sensor.facts`."""
+        properties = item.properties
+        offset, notes = choose_offset(item)
+        datatake = _DATATAKE_BASELINE.sub("", str(properties.get("s2:datatake_id", "")))
+        tile = _tile(item)
+        zenith = _number(properties, "s2:mean_solar_zenith")
+        elevation = _number(properties, "view:sun_elevation")
+        return SceneFacts(
+            key=f"{datatake}/{tile}" if datatake and tile else item.id,
+            rank=(
+                _baseline(properties) or 0.0,
+                str(properties.get("s2:generation_time", properties.get("created", ""))),
+            ),
+            part=str(properties.get("s2:datastrip_id", "")),
+            overpass=datatake or str(properties.get("sat:relative_orbit", "")),
+            level="toa" if "l1c" in (item.collection_id or "").lower() or "MSIL1C" in item.id else "surface",
+            offset=offset,
+            notes=notes,
+            sun_azimuth=_number(properties, "s2:mean_solar_azimuth", "view:sun_azimuth"),
+            sun_elevation=elevation if np.isfinite(elevation) else 90.0 - zenith,
+        )
+
+    def decode(self, raw: xr.Dataset, offset: xr.DataArray) -> xr.Dataset:
+        """DN to reflectance, dimensionless, NaN where DN is nodata; `scl` stays uint8 with 0 for no data."""
+        out: dict[str, xr.DataArray] = {}
+        for band in map(str, raw.data_vars):
+            dn = raw[band]
+            if band == "scl":
+                out[band] = dn.assign_attrs(long_name="Sen2Cor scene classification", units="1")
+                continue
+            scaled = dn.astype("float32") * np.float32(QUANTIFICATION) + offset.astype("float32")
+            out[band] = scaled.where(dn != dn.attrs.get("nodata", 0)).assign_attrs(
+                units="1", standard_name="toa_or_surface_bidirectional_reflectance", long_name=f"{band} reflectance"
+            )
+        return xr.Dataset(out)
+
+
+def choose_offset(item: pystac.Item) -> tuple[float, dict[str, Any]]:
+    """Decide the additive reflectance offset of a scene.
+
+    Baseline 04.00 and later store DN with 1000 added; some providers remove it again and say so. The date never
+    decides, since old scenes were reprocessed.
+
+    Parameters
+    ----------
+    item : pystac.Item
+        A Sentinel-2 scene.
+
+    Returns
+    -------
+    offset : float
+        Reflectance to add after scaling: -0.1 or 0.
+    notes : dict
+        ``baseline`` (float or None), ``offset_by_baseline``, ``offset_by_provider`` (float or None).
+    """
+    baseline = _baseline(item.properties)
+    by_baseline = BASELINE_OFFSET if baseline is not None and baseline >= FIRST_OFFSET_BASELINE else 0.0
+    by_provider = _provider_offset(item)
+    chosen = by_baseline if by_provider is None else by_provider
+    return chosen, {"baseline": baseline, "offset_by_baseline": by_baseline, "offset_by_provider": by_provider}
+
+
+def _provider_offset(item: pystac.Item) -> float | None:
+    applied = item.properties.get("earthsearch:boa_offset_applied")
+    if applied is True:
+        return 0.0
+    for key in ("B04", "red", "B04_10m"):
+        asset = item.assets.get(key)
+        if asset is None:
+            continue
+        declared = asset.extra_fields.get("raster:offset")
+        bands = asset.extra_fields.get("raster:bands") or asset.extra_fields.get("bands") or [{}]
+        declared = bands[0].get("offset", bands[0].get("raster:offset")) if declared is None else declared
+        return None if declared is None else float(declared)
+    return None
+
+
+def _baseline(properties: Mapping[str, Any]) -> float | None:
+    for key in ("s2:processing_baseline", "processing:version"):
+        try:
+            return float(properties[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return None
+
+
+def _tile(item: pystac.Item) -> str:
+    tile = item.properties.get("s2:mgrs_tile") or item.properties.get("grid:code") or ""
+    found = re.search(r"\d{1,2}[C-X][A-Z]{2}$", str(tile)) or _TILE.search(item.id)
+    return found.group(0).strip("_").removeprefix("T") if found else ""
+
+
+def _number(properties: Mapping[str, Any], *keys: str) -> float:
+    return next((float(properties[key]) for key in keys if properties.get(key) is not None), float("nan"))
