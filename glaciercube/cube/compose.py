@@ -1,0 +1,265 @@
+"""compose(): sensors with time axes of their own onto one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from glaciercube.cube.terrain import hillshade
+from glaciercube.errors import CubeError
+from glaciercube.sensors import OPTICAL_BANDS, SCL_CLOUD, SCL_SHADOW, decibel
+
+__all__ = ["CLEAR_FLAGS", "FLAG_CLOUD", "FLAG_OBSERVED", "FLAG_SHADOW", "FLAG_SNOW", "ComposeOptions", "compose"]
+
+# Bits of the cube variable `optical_flags`.
+FLAG_OBSERVED, FLAG_CLOUD, FLAG_SHADOW, FLAG_SNOW = 1, 2, 4, 8
+CLEAR_FLAGS = FLAG_CLOUD | FLAG_SHADOW
+_SCL_SNOW = 11
+_RADAR = ("vv", "vh")
+# pandas frequency of the start of each window; seasons are meteorological, December first.
+_WINDOWS = {"month": "MS", "season": "QS-DEC", "year": "YS"}
+_DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True)
+class ComposeOptions:
+    """How sensors meet.
+
+    Attributes
+    ----------
+    on : str
+        ``"observation"``: the dates of the leading sensor (Sentinel-2, else Sentinel-1); ``"month"``, ``"season"``,
+        ``"year"``: the median of clear pixels in calendar windows.
+    max_age : float
+        Days; in ``observation``, a companion further away in time than this is not used.
+    """
+
+    on: Literal["observation", "month", "season", "year"] = "observation"
+    max_age: float = 30.0
+
+
+def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> xr.Dataset:
+    """Put all sensors of a tree on one time axis, lazily.
+
+    Parameters
+    ----------
+    tree : DataTree
+        From `load`.
+    options : ComposeOptions or str or None
+        A string stands for ``ComposeOptions(on=...)``.
+
+    Returns
+    -------
+    Dataset
+        (time, y, x): optical bands, ``optical_flags`` (uint8 bits: 1 observed, 2 cloud, 4 cloud shadow, 8 snow),
+        ``hillshade`` where sun and terrain are known, ``vv vh vv_db vh_db``; (y, x): terrain variables; (time):
+        ``sentinel1_age`` in days (companion minus observation; NaN where there is none). In windows ``time`` is their
+        start, with ``time_bnds``. float32, NaN where there is no data.
+
+    Raises
+    ------
+    CubeError
+        If the tree has no node that glaciercube knows, or the option is unknown.
+    """
+    if not isinstance(options, ComposeOptions):
+        options = ComposeOptions(on=options or "observation")  # type: ignore[arg-type]
+    if options.on != "observation" and options.on not in _WINDOWS:
+        raise CubeError(f"cannot compose on {options.on!r}", "choose observation, month, season or year")
+    nodes = {name: tree[name].to_dataset() for name in ("sentinel2", "sentinel1", "terrain") if name in tree.children}
+    if not nodes:
+        raise CubeError("the tree has neither sentinel2, sentinel1 nor terrain", "load at least one sensor")
+    if "sentinel2" in nodes:
+        nodes["sentinel2"] = _with_flags(nodes["sentinel2"])
+    dynamic = {name: node for name, node in nodes.items() if name != "terrain"}
+    if not dynamic:
+        return _static_only(nodes["terrain"])
+    cube = _on_observations(dynamic, options) if options.on == "observation" else _in_windows(dynamic, options.on)
+    if "terrain" in nodes:
+        cube = _with_terrain(cube, nodes["terrain"])
+    return cube.transpose("time", "y", "x", ...).assign_attrs(_attributes(nodes, options))
+
+
+def _attributes(nodes: dict[str, xr.Dataset], options: ComposeOptions) -> dict[Hashable, Any]:
+    attrs: dict[Hashable, Any] = {"compose": options.on}
+    if "sentinel2" in nodes:
+        attrs["reflectance"] = nodes["sentinel2"].attrs.get("reflectance", "")
+    if "terrain" in nodes:
+        attrs["terrain_epoch"] = nodes["terrain"].attrs.get("epoch", "")
+    return attrs
+
+
+def _with_flags(optical: xr.Dataset) -> xr.Dataset:
+    observed = optical["red"].notnull()
+    flags = observed.astype("uint8") * np.uint8(FLAG_OBSERVED)
+    if "scl" in optical:
+        scl = optical["scl"]
+        for classes, bit in ((SCL_CLOUD, FLAG_CLOUD), (SCL_SHADOW, FLAG_SHADOW), ((_SCL_SNOW,), FLAG_SNOW)):
+            flags = flags | (scl.isin(classes) & observed).astype("uint8") * np.uint8(bit)
+    flags = flags.assign_attrs(
+        long_name="state of the optical observation",
+        flag_masks=np.array([FLAG_OBSERVED, FLAG_CLOUD, FLAG_SHADOW, FLAG_SNOW], "uint8"),
+        flag_meanings="observed cloud cloud_shadow snow",
+    )
+    return optical.drop_vars("scl", errors="ignore").assign(optical_flags=flags)
+
+
+def _on_observations(dynamic: dict[str, xr.Dataset], options: ComposeOptions) -> xr.Dataset:
+    leading = next(iter(dynamic))
+    cube = dynamic[leading]
+    times = cube["time"].to_numpy()
+    for name, node in dynamic.items():
+        if name == leading:
+            continue
+        index, age = _nearest(node["time"].to_numpy(), times, options.max_age)
+        companion = node.drop_vars(["sun_azimuth", "sun_elevation"], errors="ignore").isel(time=np.maximum(index, 0))
+        companion = companion.assign_coords(time=times).where(
+            xr.DataArray(index >= 0, dims="time", coords={"time": times})
+        )
+        cube = cube.assign(companion.data_vars).assign(_age(name, age))
+    return cube
+
+
+def _nearest(
+    candidates: np.ndarray[Any, Any], times: np.ndarray[Any, Any], max_age: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Index of the candidate nearest to each time (-1 where none is near enough), and its age in days."""
+    days = (candidates[None, :] - times[:, None]) / _DAY
+    index = np.abs(days).argmin(axis=1)
+    age = days[np.arange(len(times)), index]
+    near = np.abs(age) <= max_age
+    return np.where(near, index, -1), np.where(near, age, np.nan)
+
+
+def _age(name: str, days: np.ndarray[Any, Any]) -> dict[str, xr.DataArray]:
+    attrs = {"units": "days", "long_name": f"acquisition of {name} minus that of the row"}
+    return {f"{name}_age": xr.DataArray(days.astype("float32"), dims="time", attrs=attrs)}
+
+
+def _in_windows(dynamic: dict[str, xr.Dataset], on: str) -> xr.Dataset:
+    frequency = _WINDOWS[on]
+    starts = {name: _window_starts(node["time"].to_numpy(), frequency) for name, node in dynamic.items()}
+    windows = np.unique(np.concatenate(list(starts.values())))
+    reducers: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {"sentinel2": _clear_median, "sentinel1": _power_median}
+    parts, centres = [], {}
+    for name, node in dynamic.items():
+        rows = [
+            reducers[name](node.isel(time=np.flatnonzero(starts[name] == window))).expand_dims(time=[window])
+            for window in windows
+            if (starts[name] == window).any()
+        ]
+        joined = xr.concat(rows, "time", coords="minimal", compat="override", combine_attrs="override", join="override")
+        joined = joined.set_coords([sun for sun in ("sun_azimuth", "sun_elevation") if sun in joined])
+        centres[name] = np.array([_mean_time(node["time"].to_numpy()[starts[name] == w]) for w in windows])
+        parts.append(_reindexed(joined, windows))
+    cube = xr.merge(parts, combine_attrs="override", compat="override", join="outer")
+    leading = next(iter(dynamic))
+    for name in dynamic:
+        if name != leading:
+            cube = cube.assign(_age(name, (centres[name] - centres[leading]) / _DAY))
+    return _with_bounds(cube, windows, frequency)
+
+
+def _reindexed(joined: xr.Dataset, windows: np.ndarray[Any, Any]) -> xr.Dataset:
+    # Flags are integers, whose "nothing was there" is 0 and not NaN.
+    return joined.reindex(
+        time=windows, fill_value={"optical_flags": np.uint8(0)} if "optical_flags" in joined else np.nan
+    )
+
+
+def _with_bounds(cube: xr.Dataset, windows: np.ndarray[Any, Any], frequency: str) -> xr.Dataset:
+    ends = (pd.DatetimeIndex(windows) + pd.tseries.frequencies.to_offset(frequency)).to_numpy()
+    cube = cube.assign_coords(time_bnds=(("time", "bnds"), np.stack([windows, ends.astype(windows.dtype)], axis=1)))
+    cube["time"].attrs.update(standard_name="time", bounds="time_bnds", long_name="start of the window")
+    return cube
+
+
+def _window_starts(times: np.ndarray[Any, Any], frequency: str) -> np.ndarray[Any, Any]:
+    index = pd.DatetimeIndex(times).normalize()
+    offset = pd.tseries.frequencies.to_offset(frequency)
+    return pd.DatetimeIndex([offset.rollback(day) for day in index]).to_numpy().astype(times.dtype)
+
+
+def _mean_time(times: np.ndarray[Any, Any]) -> np.datetime64:
+    if not len(times):
+        return np.datetime64("NaT")
+    since = (times - times[0]).astype("int64").mean()
+    return np.datetime64(times[0] + np.timedelta64(int(since), np.datetime_data(times.dtype)[0]))
+
+
+def _clear_median(node: xr.Dataset) -> xr.Dataset:
+    flags = node["optical_flags"]
+    clear = ((flags & FLAG_OBSERVED) > 0) & ((flags & CLEAR_FLAGS) == 0)
+    reduced = _median(node[[name for name in OPTICAL_BANDS if name in node]].where(clear))
+    # Clear at least once: what remains of the flags is snow by majority; never clear: whatever hid it.
+    snow = (((flags & FLAG_SNOW) > 0) & clear).sum("time") * 2 > clear.sum("time")
+    once = clear.any("time")
+    hidden = flags.max("time") & np.uint8(FLAG_OBSERVED | CLEAR_FLAGS)
+    kept = np.uint8(FLAG_OBSERVED) + snow.astype("uint8") * np.uint8(FLAG_SNOW)
+    reduced["optical_flags"] = kept.where(once, hidden).astype("uint8").assign_attrs(flags.attrs)
+    return reduced.assign(_mean_sun(node))
+
+
+def _mean_sun(node: xr.Dataset) -> dict[str, np.float32]:
+    azimuth = np.radians(node["sun_azimuth"].to_numpy())
+    # Azimuths are averaged on the circle: 359 and 1 degree make 0, not 180.
+    mean = np.degrees(np.arctan2(np.sin(azimuth).mean(), np.cos(azimuth).mean())) % 360.0
+    return {"sun_azimuth": np.float32(mean), "sun_elevation": np.float32(node["sun_elevation"].mean())}
+
+
+def _power_median(node: xr.Dataset) -> xr.Dataset:
+    bands = [name for name in _RADAR if name in node]
+    reduced = _median(node[bands])
+    for name in bands:
+        # Decibels are taken after the statistics, which belong to power.
+        reduced[f"{name}_db"] = decibel(reduced[name]).assign_attrs(node[f"{name}_db"].attrs)
+    return reduced
+
+
+def _median(series: xr.Dataset) -> xr.Dataset:
+    single = series.chunk(time=-1)
+    return single.map(
+        lambda variable: xr.apply_ufunc(
+            _nan_median,
+            variable,
+            input_core_dims=[["time"]],
+            dask="parallelized",
+            output_dtypes=[np.float32],
+            keep_attrs=True,
+        ),
+        keep_attrs=True,
+    )
+
+
+def _nan_median(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Median over the last axis without NaN; NaN where all are, and without numpy's warning for that."""
+    ordered = np.sort(values, axis=-1)
+    count = np.isfinite(ordered).sum(axis=-1)
+    low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[..., None] // 2, axis=-1)[..., 0]
+    high = np.take_along_axis(ordered, (count // 2).clip(max=values.shape[-1] - 1)[..., None], axis=-1)[..., 0]
+    return np.where(count > 0, (low + high) / 2, np.nan).astype(np.float32)
+
+
+def _with_terrain(cube: xr.Dataset, terrain: xr.Dataset) -> xr.Dataset:
+    cube = cube.assign(terrain.data_vars)
+    if "sun_azimuth" not in cube.coords or not np.isfinite(cube["sun_azimuth"]).any():
+        return cube
+    shade = hillshade(
+        terrain["slope"],
+        terrain["aspect_sin"],
+        terrain["aspect_cos"],
+        sun_azimuth=cube["sun_azimuth"],
+        sun_elevation=cube["sun_elevation"],
+    ).astype("float32")
+    shade = shade.transpose("time", "y", "x").assign_attrs(units="1", long_name="cosine of solar incidence")
+    return cube.assign(hillshade=shade.chunk({"time": 1}))
+
+
+def _static_only(terrain: xr.Dataset) -> xr.Dataset:
+    epoch = str(terrain.attrs.get("epoch", "")).split("/")[-1] or "2000-01-01"
+    cube = terrain.assign_coords(time=("time", np.array([epoch], "datetime64[ms]")))
+    return cube.assign_attrs(compose="observation", terrain_epoch=terrain.attrs.get("epoch", ""))
