@@ -76,7 +76,7 @@ def draw_climate(rng: np.random.Generator, *, ocean: bool) -> Climate:
     loss = rng.uniform(0.0, 0.02) if rng.random() < 0.125 else rng.uniform(0.10, 0.35)
     debris = 0.0 if rng.random() < 0.3 else rng.uniform(0.1, 1.0) ** 1.5
     share = rng.uniform(0.35, 0.7) if ocean else rng.uniform(0.2, 0.65)
-    return Climate(float(share), float(loss), float(debris))
+    return Climate(float(min(0.75, share * (1 - loss) ** -1.2)), float(loss), float(debris))
 
 
 def grow_ice(
@@ -201,7 +201,8 @@ def _thickness(inflow: FloatArray, surface: FloatArray, cell: float) -> FloatArr
     """Signed thickness (m) from the balance flux (m2/a) and the slope of the surface."""
     steep = np.hypot(*np.gradient(ndimage.gaussian_filter(surface, 1.5), cell)).clip(0.05)
     thickness = np.sign(inflow) * (np.abs(inflow) / (DEFORMATION * steep**3)) ** 0.2
-    bare = 6 + 45 * np.clip(steep - 0.65, 0, 1)  # steep rock sheds its ice
+    crest = np.clip(surface - ndimage.gaussian_filter(surface, 260 / cell), 0, 120)
+    bare = 8 + 60 * np.clip(steep - 0.6, 0, 1) + 0.45 * crest  # steep walls shed their ice, wind strips the crests
     return np.asarray(thickness - bare, dtype=np.float32)
 
 

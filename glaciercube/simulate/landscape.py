@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from glaciercube.simulate.terrain import Relief, carve_relief, draw_style, spect
 __all__ = ["Landscape", "random_landscape"]
 
 EARLIER, LATER = 20, 5  # years before and after those asked for in which the ice is known too
-LEAST_ICE = 0.01  # km2: RGI 7 keeps no glacier below this
+LEAST_ICE = 0.03  # km2: smaller patches are left to the snow; RGI 7 keeps none below 0.01
 DOMAIN = 9000.0  # m: the least extent on which glaciers are grown; smaller windows are cut from it
 
 
@@ -145,7 +146,7 @@ class Landscape:
     def _snow(self, rng: np.random.Generator, when: dt.date, ice: BoolArray, elevation: FloatArray) -> FloatArray:
         """Cover of snow, 0 to 1: (y, x) float32. Patches off the ice, a snow line on it, now and then a fresh fall."""
         above = elevation - self.snow_line(when)
-        patches = above + 1.3 * self.drift - rng.uniform(40, 260)
+        patches = above + 1.3 * self.drift - rng.uniform(80, 350)
         cover = np.where(ice, 0.5 + (above + 0.5 * self.drift) / 90, 0.5 + patches / 70)
         if rng.random() < 0.12:
             fresh = (above + rng.uniform(150, 700) + 0.3 * self.drift) / 120
@@ -198,7 +199,7 @@ def random_landscape(
     rng = np.random.default_rng([seed, 0])
     coast = bool(rng.random() < 0.25) if ocean is None else ocean
     extent = max(DOMAIN, 1.12 * max(shape) * resolution)
-    cell = max(80.0, extent / 140)
+    cell = max(90.0, extent / 140)
     coarse = (round(extent / cell), round(extent / cell))
     style, climate = draw_style(rng, ocean=coast), draw_climate(rng, ocean=coast)
     relief = carve_relief(rng, coarse, cell, style, ocean=coast)
@@ -206,7 +207,18 @@ def random_landscape(
     states = grow_ice(rng, relief, cell, climate, wanted_loss=1 - (1 - climate.loss) ** decades, poleward=latitude >= 0)
     progress = _progress(rng, states, years, climate.loss)
     window = _Window(shape, resolution, cell, _corner(rng, relief, states, shape, resolution / cell))
-    return _refine(rng, window, relief, states, progress, style.roughness, climate.debris, years, latitude, seed)
+    draft = _Draft(relief, states, progress, style.roughness, climate.debris)
+    return Landscape(
+        resolution=resolution,
+        years=years,
+        progress=progress,
+        line=states.line,
+        rise=states.rise,
+        basin=window.cut(states.basin, order=0).astype(np.int32),
+        latitude=latitude,
+        seed=seed,
+        **_refine(rng, window, draft),
+    )
 
 
 @dataclass(frozen=True)
@@ -218,14 +230,24 @@ class _Window:
     cell: float
     corner: tuple[float, float]  # in coarse cells
 
-    def cut(self, coarse: npt.NDArray[np.generic], order: int = 3) -> FloatArray:
+    def cut(self, coarse: npt.NDArray[np.generic], order: Literal[0, 1, 3] = 3) -> FloatArray:
         """Interpolate a coarse field to the window: (y, x) float32."""
         ratio = self.resolution / self.cell
         offset = [edge + 0.5 * ratio - 0.5 for edge in self.corner]
-        fine = ndimage.affine_transform(
-            np.asarray(coarse, dtype=np.float32), [ratio, ratio], offset, self.shape, order=order, mode="nearest"
-        )
+        matrix, source = np.array([ratio, ratio]), np.asarray(coarse, dtype=np.float32)
+        fine = ndimage.affine_transform(source, matrix, np.array(offset), self.shape, None, order, "nearest")
         return np.asarray(fine, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """What is known on the coarse grid; roughness in metres, dirt 0 to 1."""
+
+    relief: Relief
+    states: IceStates
+    progress: npt.NDArray[np.float64]
+    roughness: float
+    dirt: float
 
 
 def _progress(
@@ -261,55 +283,36 @@ def _corner(
     return corner
 
 
-def _refine(
-    rng: np.random.Generator,
-    window: _Window,
-    relief: Relief,
-    states: IceStates,
-    progress: npt.NDArray[np.float64],
-    roughness: float,
-    dirt: float,
-    years: tuple[int, int],
-    latitude: float,
-    seed: int,
-) -> Landscape:
-    """Bring the coarse relief and ice to the window's resolution, with detail of their own."""
-    shape, resolution = window.shape, window.resolution
+def _refine(rng: np.random.Generator, window: _Window, draft: _Draft) -> dict[str, Any]:
+    """Bring the coarse relief and ice to the window's resolution, with detail of their own: fields of `Landscape`."""
+    relief, states = draft.relief, draft.states
     smooth = window.cut(relief.bed)
-    steep = np.hypot(*np.gradient(smooth, resolution))
-    detail = roughness * (0.25 + steep) * spectral_noise(rng, shape, resolution, longest=180, slope=3.2)
-    wavy = spectral_noise(rng, shape, resolution, longest=500, slope=2.6)
-    bed = np.asarray(smooth + detail, dtype=np.float32)
-    early, late = window.cut(states.early) - detail, window.cut(states.late) - detail
-    sea = (window.cut(relief.sea, order=1) > 0.15) & (bed < 0)
-    bed = np.where(sea, bed, np.maximum(bed, 0.5) if relief.sea.any() else bed).astype(np.float32)
-    hollow = ndimage.gaussian_filter(bed, 120 / resolution) - bed
-    drift = window.cut(states.favour) + 60 * wavy + 2.5 * np.clip(hollow, -60, 60)
-    level, depth = _lakes(rng, window, smooth, states, progress)
-    depth = np.where(sea, 0, depth)
-    return Landscape(
-        resolution=resolution,
-        bed=np.asarray(bed - depth, dtype=np.float32),
-        years=years,
-        sea=np.asarray(sea, dtype=bool),
-        early=np.asarray(early + depth, dtype=np.float32),
-        late=np.asarray(np.minimum(late + depth, early + depth - 0.5), dtype=np.float32),
-        progress=progress,
-        line=states.line,
-        rise=states.rise,
-        debris=_debris(rng, window, states, smooth, dirt),
-        drift=drift.astype(np.float32),
-        lake_level=level,
-        basin=window.cut(states.basin, order=0).astype(np.int32),
-        latitude=latitude,
-        seed=seed,
-    )
+    steep = np.hypot(*np.gradient(smooth, window.resolution))
+    fine = spectral_noise(rng, window.shape, window.resolution, longest=180, slope=3.2)
+    detail = draft.roughness * (0.25 + steep) * fine
+    bed = smooth + detail
+    sea = (window.cut(relief.sea, order=1) > 0.02) & (bed < 0)
+    if relief.sea.any():
+        bed = np.where(sea, bed, np.maximum(bed, 0.5))
+    level, depth = _lakes(rng, window, smooth, draft)
+    depth[sea] = 0
+    early = window.cut(states.early) - 0.7 * detail + depth
+    late = window.cut(states.late) - 0.7 * detail + depth
+    hollow = np.clip(ndimage.gaussian_filter(bed, 120 / window.resolution) - bed, -60, 60)
+    wavy = spectral_noise(rng, window.shape, window.resolution, longest=500, slope=2.6)
+    drift = window.cut(states.favour) + 60 * wavy + 2.5 * hollow
+    fields = {"bed": bed - depth, "early": early, "late": np.minimum(late, early - 0.5), "drift": drift}
+    return {
+        **{name: value.astype(np.float32) for name, value in fields.items()},
+        "sea": sea,
+        "debris": _debris(rng, window, draft, smooth),
+        "lake_level": level,
+    }
 
 
-def _debris(
-    rng: np.random.Generator, window: _Window, states: IceStates, smooth: FloatArray, dirt: float
-) -> FloatArray:
+def _debris(rng: np.random.Generator, window: _Window, draft: _Draft, smooth: FloatArray) -> FloatArray:
     """Cover of debris on the ice, 0 to 1: (y, x) float32; most near the snouts and in stripes down the flow."""
+    states, dirt = draft.states, draft.dirt
     if dirt <= 0 or not (states.early > 0).any():
         return np.zeros(window.shape, dtype=np.float32)
     load = np.log10(states.debris + 1e-4)
@@ -321,13 +324,10 @@ def _debris(
 
 
 def _lakes(
-    rng: np.random.Generator,
-    window: _Window,
-    smooth: FloatArray,
-    states: IceStates,
-    progress: npt.NDArray[np.float64],
+    rng: np.random.Generator, window: _Window, smooth: FloatArray, draft: _Draft
 ) -> tuple[FloatArray, FloatArray]:
     """Dig basins where large tongues end, and a few tarns: level (m, NaN where none) and depth dug (m)."""
+    states, progress = draft.states, draft.progress
     level = np.full(window.shape, np.nan, dtype=np.float32)
     depth = np.zeros(window.shape, dtype=np.float32)
     thickness, late = window.cut(states.early, order=1), window.cut(states.late, order=1)
@@ -337,7 +337,7 @@ def _lakes(
     tarn = (thickness < -30) & (steep < 0.2)
     area = window.shape[0] * window.shape[1] * window.resolution**2 / 1e6
     y, x = np.mgrid[: window.shape[0], : window.shape[1]]
-    rough = 1 + 0.35 * spectral_noise(rng, window.shape, window.resolution, longest=300)
+    rough = np.exp(0.3 * spectral_noise(rng, window.shape, window.resolution, longest=300))
     for places, rate, largest in ((snout, 0.12, 420), (tarn, 0.05, 160)):
         candidates = np.flatnonzero(places)
         for _ in range(min(rng.poisson(0.4 + rate * area), 12) if candidates.size else 0):

@@ -161,6 +161,9 @@ def carve_relief(
     if ocean:
         depth = np.asarray(ndimage.distance_transform_edt(sea), dtype=np.float32) * cell
         bed[sea] = -np.minimum(0.25 * depth[sea] + 5, 250)
+        shore = np.exp(-np.abs(depth + ndimage.distance_transform_edt(~sea) * cell) / 200)
+        bed += (shore * (ndimage.gaussian_filter(bed, 1.2) - bed)).astype(np.float32)
+        sea = np.asarray(bed < 0, dtype=bool)
     return Relief(bed, downstream, sea)
 
 
