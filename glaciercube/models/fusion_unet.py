@@ -167,10 +167,12 @@ class FusionUNet(GlacierModule):
         if self.static_name not in static:
             return None
         entry = static[self.static_name]
-        features = self.static_stem(*entry)
+        features, mask = self.static_stem(*entry), entry.valid.to(entry.values.dtype)
         pyramid = [features]
         for level in self.static_levels:
-            features = level(functional.max_pool2d(features, 2))
+            # Masked again at every level: terrain that is missing must add what absent terrain adds, nothing.
+            mask = functional.max_pool2d(mask, 2)
+            features = level(functional.max_pool2d(features, 2)) * mask
             pyramid.append(features)
         return [join(level) for join, level in zip(self.static_joins, pyramid, strict=True)]
 

@@ -1,1 +1,1 @@
-"""Placeholder, filled by its room."""
+"""Training: samples, losses, augmentation, fitting and evaluation."""
