@@ -145,7 +145,8 @@ def _in_windows(dynamic: dict[str, xr.Dataset], on: str) -> xr.Dataset:
     starts = {name: _window_starts(node["time"].to_numpy(), frequency) for name, node in dynamic.items()}
     windows = np.unique(np.concatenate(list(starts.values())))
     reducers: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {"sentinel2": _clear_median, "sentinel1": _power_median}
-    parts, centres = [], {}
+    parts: list[xr.Dataset] = []
+    centres: dict[str, pd.DatetimeIndex] = {}
     for name, node in dynamic.items():
         rows = [
             reducers[name](node.isel(time=np.flatnonzero(starts[name] == window))).expand_dims(time=[window])
@@ -154,13 +155,14 @@ def _in_windows(dynamic: dict[str, xr.Dataset], on: str) -> xr.Dataset:
         ]
         joined = xr.concat(rows, "time", coords="minimal", compat="override", combine_attrs="override", join="override")
         joined = joined.set_coords([sun for sun in ("sun_azimuth", "sun_elevation") if sun in joined])
-        centres[name] = np.array([_mean_time(node["time"].to_numpy()[starts[name] == w]) for w in windows])
+        centres[name] = _mean_times(node["time"].to_numpy(), starts[name], windows)
         parts.append(_reindexed(joined, windows))
     cube = xr.merge(parts, combine_attrs="override", compat="override", join="outer")
     leading = next(iter(dynamic))
     for name in dynamic:
         if name != leading:
-            cube = cube.assign(_age(name, (centres[name] - centres[leading]) / _DAY))
+            days = (centres[name] - centres[leading]) / pd.Timedelta(days=1)
+            cube = cube.assign(_age(name, days.to_numpy()))
     return _with_bounds(cube, windows, frequency)
 
 
@@ -184,11 +186,10 @@ def _window_starts(times: np.ndarray[Any, Any], frequency: str) -> np.ndarray[An
     return pd.DatetimeIndex([offset.rollback(day) for day in index]).to_numpy().astype(times.dtype)
 
 
-def _mean_time(times: np.ndarray[Any, Any]) -> np.datetime64:
-    if not len(times):
-        return np.datetime64("NaT")
-    since = (times - times[0]).astype("int64").mean()
-    return np.datetime64(times[0] + np.timedelta64(int(since), np.datetime_data(times.dtype)[0]))
+def _mean_times(
+    times: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], windows: np.ndarray[Any, Any]
+) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex([pd.DatetimeIndex(times[starts == window]).mean() for window in windows])
 
 
 def _clear_median(node: xr.Dataset) -> xr.Dataset:

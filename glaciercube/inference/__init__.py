@@ -1,1 +1,27 @@
-"""Placeholder, filled by its room."""
+"""A model over a cube: one kernel for blocks, and the lazy surface over it."""
+
+from __future__ import annotations
+
+from glaciercube.inference.block import (
+    KERNEL_VERSION,
+    QUALITY_BITS,
+    BlockOptions,
+    choose_device,
+    encode_block,
+    predict_block,
+)
+from glaciercube.inference.lazy import check_cube, predict
+from glaciercube.inference.window import Window, block_window
+
+__all__ = [
+    "KERNEL_VERSION",
+    "QUALITY_BITS",
+    "BlockOptions",
+    "Window",
+    "block_window",
+    "check_cube",
+    "choose_device",
+    "encode_block",
+    "predict",
+    "predict_block",
+]

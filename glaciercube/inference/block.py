@@ -1,0 +1,210 @@
+"""predict_block(): one block of the cube in, one block of probability and quality out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from glaciercube.errors import ModelError
+from glaciercube.inference.window import Window
+from glaciercube.models.contract import Contract, Modality
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from glaciercube.models.base import Model, StaticFeatures
+
+__all__ = ["KERNEL_VERSION", "QUALITY_BITS", "BlockOptions", "choose_device", "encode_block", "predict_block"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_log = logging.getLogger(__name__)
+
+# Raised only when the bytes that the kernel gives for the same input change.
+KERNEL_VERSION: Final = 1
+
+# Bits of `quality`; 0 means that the pixel was never processed. The four after `processed` are `optical_flags`.
+QUALITY_BITS: Final = {
+    "processed": 1,
+    "optical_observed": 2,
+    "cloud": 4,
+    "cloud_shadow": 8,
+    "snow": 16,
+    "radar_observed": 32,
+    "terrain_known": 64,
+}
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """How a block is computed.
+
+    Attributes
+    ----------
+    batch : int
+        Dates per forward pass; halved when the device runs out of memory.
+    device : str or None
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``; CUDA where it is found when None.
+    """
+
+    batch: int = 4
+    device: str | None = None
+
+
+def choose_device(device: str | None) -> str:
+    """The device to compute on: what was asked for, else CUDA where it is found, else the CPU.
+
+    Raises
+    ------
+    ModelError
+        If CUDA was asked for and is not there.
+    """
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {device} was asked for and there is no CUDA here", "leave it out, or use cpu")
+    return device
+
+
+def encode_block(model: Model, arrays: Arrays, window: Window, options: BlockOptions) -> StaticFeatures:
+    """Run the model's static branch over a block, once for all its dates.
+
+    Parameters
+    ----------
+    model : Model
+        From `glaciercube.models.load_model`.
+    arrays : mapping of str to (y, x) array
+        Static variables over ``window.y.read``, ``window.x.read``, in the contract's units, NaN where missing.
+    window : Window
+        The block with its halo.
+    options : BlockOptions
+        Device.
+    """
+    device = _prepare_thread(options)
+    inputs = {
+        modality.name: _tensor(modality, arrays, window, device)
+        for modality in _at_hand(model.contract, arrays)
+        if modality.static
+    }
+    return model.to(device).encode_static(inputs)
+
+
+def predict_block(
+    model: Model,
+    arrays: Arrays,
+    static: StaticFeatures,
+    window: Window,
+    options: BlockOptions,
+    dates: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Probability and quality of one block.
+
+    Parameters
+    ----------
+    model : Model
+        From `glaciercube.models.load_model`.
+    arrays : mapping of str to (time, y, x) or (y, x) array
+        Variables over ``window.y.read``, ``window.x.read``, in the contract's units, NaN where missing;
+        ``optical_flags`` (uint8) where known.
+    static : StaticFeatures
+        From `encode_block` over the same window.
+    window : Window
+        The block with its halo.
+    options : BlockOptions
+        Batch and device.
+    dates : int
+        Length of the time axis.
+
+    Returns
+    -------
+    probability : (time, y, x) float32
+        0 to 1 over the block's core, NaN where the model has no evidence.
+    quality : (time, y, x) uint8
+        `QUALITY_BITS` over the block's core.
+
+    Raises
+    ------
+    ModelError
+        If the device's memory does not hold a single date.
+    """
+    device = _prepare_thread(options)
+    placed = model.to(device)
+    modalities = [modality for modality in _at_hand(model.contract, arrays) if not modality.static]
+    out = np.empty((dates, window.y.size, window.x.size), np.float32)
+    batch, done = options.batch, 0
+    while done < dates:
+        part = slice(done, min(done + batch, dates))
+        try:
+            inputs = {m.name: _tensor(m, arrays, window, device, part) for m in modalities}
+            found = placed.predict(inputs, static).float().cpu().numpy()
+        except RuntimeError as error:
+            batch = _smaller(batch, error)
+            continue
+        # A model without dynamic input gives one map for all dates.
+        out[part] = found[:, window.y.core, window.x.core]
+        done = part.stop
+    return out, _quality(arrays, window, out.shape)
+
+
+def _prepare_thread(options: BlockOptions) -> str:
+    import torch
+
+    # One torch thread per dask thread: in a pool, more only contend. The caller's own thread is left as it is.
+    if threading.current_thread() is not threading.main_thread():
+        torch.set_num_threads(1)
+    return choose_device(options.device)
+
+
+def _at_hand(contract: Contract, arrays: Arrays) -> list[Modality]:
+    return [m for m in contract.modalities if all(name in arrays for name in m.variables)]
+
+
+def _tensor(modality: Modality, arrays: Arrays, window: Window, device: str, part: slice | None = None) -> Tensor:
+    import torch
+
+    layers = [np.asarray(arrays[name], np.float32) for name in modality.variables]
+    if part is not None:
+        layers = [layer[part] for layer in layers]
+    stack = window.pad(np.stack(layers, axis=-3))
+    return torch.from_numpy(np.ascontiguousarray(stack)).to(device)
+
+
+def _smaller(batch: int, error: RuntimeError) -> int:
+    import torch
+
+    if not isinstance(error, torch.OutOfMemoryError):
+        raise error
+    if batch == 1:
+        raise ModelError("the device's memory does not hold one date of a block", "use smaller blocks") from error
+    _log.warning("out of device memory: %d dates per pass instead of %d", batch // 2, batch)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return batch // 2
+
+
+def _quality(arrays: Arrays, window: Window, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    core_y = slice(window.y.trim - window.y.before, window.y.trim - window.y.before + window.y.size)
+    core_x = slice(window.x.trim - window.x.before, window.x.trim - window.x.before + window.x.size)
+    quality = np.full(shape, QUALITY_BITS["processed"], np.uint8)
+    if "optical_flags" in arrays:
+        quality |= arrays["optical_flags"][..., core_y, core_x].astype(np.uint8) << 1
+    elif "red" in arrays:
+        quality |= _bit(arrays["red"][..., core_y, core_x], "optical_observed")
+    if "vv_db" in arrays:
+        quality |= _bit(arrays["vv_db"][..., core_y, core_x], "radar_observed")
+    if "slope" in arrays:
+        quality |= _bit(arrays["slope"][..., core_y, core_x], "terrain_known")
+    return quality
+
+
+def _bit(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    bits: npt.NDArray[np.uint8] = np.isfinite(values).astype(np.uint8) * np.uint8(QUALITY_BITS[name])
+    return bits
