@@ -1,0 +1,314 @@
+"""A world on disk: cloud-optimised GeoTIFFs and the static STAC catalogue that lists them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from tqdm import tqdm
+
+from glaciercube.errors import CatalogError
+from glaciercube.simulate.clouds import SCL, add_clouds
+from glaciercube.simulate.cog import write_cog
+from glaciercube.simulate.dem import DemTile, dem_tiles, stale_dem
+from glaciercube.simulate.items import TITLES, Json, collection, dem_item, level1_item, level2_item, radar_item
+from glaciercube.simulate.optical import render_optical
+from glaciercube.simulate.passes import OpticalPass, RadarPass, optical_passes, radar_passes
+from glaciercube.simulate.radar import render_radar
+from glaciercube.simulate.spectra import Level
+from glaciercube.simulate.world import World
+
+__all__ = ["write_catalog", "write_truth"]
+
+WORKERS = 2  # rendering is bound by the processor; more threads only hold more memory
+QUANTIFICATION = 10000  # DN of reflectance 1 (Sentinel-2 products specification)
+REPROCESSED = "05.11"  # baseline of the duplicate where the first baseline has an offset, else 05.00
+BANDS: Final = {
+    "B02": ("blue", 10),
+    "B03": ("green", 10),
+    "B04": ("red", 10),
+    "B08": ("nir", 10),
+    "B11": ("swir16", 20),
+    "B12": ("swir22", 20),
+}
+SHARES: Final = {
+    "s2:high_proba_clouds_percentage": "cloud_high",
+    "s2:medium_proba_clouds_percentage": "cloud_medium",
+    "s2:thin_cirrus_percentage": "thin_cirrus",
+    "s2:snow_ice_percentage": "snow",
+    "s2:water_percentage": "water",
+    "s2:cloud_shadow_percentage": "cloud_shadow",
+}
+
+
+def write_catalog(world: World, folder: Path, *, progress: bool = False) -> Path:
+    """Write a world as its satellites see it.
+
+    Sentinel-2 L2A: each overpass in two granules that overlap, the first one twice (reprocessed with a newer
+    baseline). Sentinel-2 L1C: the first and the last overpass. Sentinel-1 RTC: one scene near each of Sentinel-2's.
+    Elevation: every tile of a degree that the world touches, in full extent.
+
+    Parameters
+    ----------
+    world : World
+        From `simulate_world`.
+    folder : pathlib.Path
+        Where to write; made if missing. Files of the same names are replaced.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    pathlib.Path
+        ``folder / "catalog.json"``.
+
+    Raises
+    ------
+    CatalogError
+        If the folder cannot be written.
+    """
+    folder = Path(folder)
+    items: dict[str, list[Json]] = {name: [] for name in TITLES}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for item in _run(list(_tasks(world, folder)), progress=progress):
+            items[item["collection"]].append(item)
+        return _write_json(world, folder, items)
+    except (OSError, RasterioError) as error:
+        raise CatalogError(
+            f"cannot write the simulated catalogue to {folder} ({error})",
+            "free some space there or choose another folder",
+        ) from error
+
+
+def write_truth(world: World, folder: Path) -> tuple[Path, Path]:
+    """Write the outlines of the first year (GeoJSON) and the true area per outline and year (CSV).
+
+    Parameters
+    ----------
+    world : World
+        From `simulate_world`.
+    folder : pathlib.Path
+        Where to write; made if missing.
+
+    Returns
+    -------
+    outlines, areas : pathlib.Path
+        ``folder / "outlines.geojson"`` and ``folder / "true_area.csv"``.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    outlines, areas = folder / "outlines.geojson", folder / "true_area.csv"
+    world.outlines.to_crs("EPSG:4326").to_file(outlines, driver="GeoJSON")
+    world.true_area().to_csv(areas, index=False)
+    return outlines, areas
+
+
+def _run(tasks: Sequence[Callable[[], list[Json]]], *, progress: bool) -> Iterator[Json]:
+    """Run tasks in threads; the first that fails ends it, and those not begun never are."""
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        futures = [pool.submit(task) for task in tasks]
+        for future in tqdm(as_completed(futures), "simulating", len(futures), disable=not progress, unit="scene"):
+            yield from future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Granule:
+    """One MGRS tile's part of the ground."""
+
+    tile: str
+    columns: slice
+    grids: dict[int, GeoBox]  # by pixel size in metres
+
+    @property
+    def by_asset(self) -> dict[str, GeoBox]:
+        return {**{band: self.grids[size] for band, (_, size) in BANDS.items()}, "SCL": self.grids[20]}
+
+
+def _tasks(world: World, folder: Path) -> Iterator[Callable[[], list[Json]]]:
+    views = optical_passes(world.options)
+    for index, view in enumerate(views):
+        yield partial(_write_level2, world, view, folder, again=index == 0)
+    for view in {views[0].when: views[0], views[-1].when: views[-1]}.values():
+        yield partial(_write_level1, world, view, folder)
+    for radar in radar_passes(world.options):
+        yield partial(_write_radar, world, radar, folder)
+    noise = np.random.default_rng([world.options.seed, 5])
+    for tile in dem_tiles(stale_dem(world.landscape, world.options.dem_year, noise), world.ground):
+        yield partial(_write_dem, tile, folder)
+
+
+def _write_level2(world: World, view: OpticalPass, folder: Path, *, again: bool) -> list[Json]:
+    """Render one overpass and write its granules; the western one twice if `again`."""
+    scene, missing = _render(world, view, "boa"), _beyond_swath(world, view)
+    granules = _granules(world)
+    generated = view.when + dt.timedelta(hours=9)
+    items = [_write_granule(scene, missing, view, granule, folder, generated) for granule in granules]
+    if again:
+        newer = replace(view, baseline=REPROCESSED if view.offset else "05.00")
+        rng = np.random.default_rng([view.seed, 6])
+        for name, _ in BANDS.values():
+            noise = rng.normal(0, 0.001, scene[name].shape).astype(np.float32)
+            scene[name] = scene[name] * np.float32(rng.normal(1, 0.004)) + noise
+        items.append(_write_granule(scene, missing, newer, granules[0], folder, generated + dt.timedelta(days=1200)))
+    return items
+
+
+def _write_granule(
+    scene: xr.Dataset,
+    missing: npt.NDArray[np.bool_],
+    view: OpticalPass,
+    granule: _Granule,
+    folder: Path,
+    generated: dt.datetime,
+) -> Json:
+    scl = np.where(missing, 0, scene["scl"].to_numpy())[::2, granule.columns][:, ::2].astype(np.uint8)
+    item = level2_item(view, granule.tile, granule.by_asset, _shares(scl), generated=generated)
+    home = folder / item["collection"] / item["id"]
+    pixels = _digital_numbers(scene, missing, view.offset, granule)
+    for key, asset in item["assets"].items():
+        grid = granule.by_asset[key]
+        band = scl if key == "SCL" else pixels[key]
+        write_cog(home / asset["href"], band, grid.transform, str(grid.crs), nodata=0, categorical=key == "SCL")
+    return item
+
+
+def _write_level1(world: World, view: OpticalPass, folder: Path) -> list[Json]:
+    """Render one overpass at the top of the atmosphere and write its granules."""
+    scene, missing = _render(world, view, "toa"), _beyond_swath(world, view)
+    items = []
+    for granule in _granules(world):
+        cover = float(100 * scene["cloud"].to_numpy()[:, granule.columns].mean())
+        generated = view.when + dt.timedelta(hours=4)
+        item = level1_item(view, granule.tile, granule.by_asset, cloud_cover=cover, generated=generated)
+        home = folder / item["collection"] / item["id"]
+        for key, band in _digital_numbers(scene, missing, view.offset, granule).items():
+            asset, grid = item["assets"][BANDS[key][0]], granule.by_asset[key]
+            write_cog(home / asset["href"], band, grid.transform, str(grid.crs), nodata=0)
+        items.append(item)
+    return items
+
+
+def _write_radar(world: World, view: RadarPass, folder: Path) -> list[Json]:
+    """Render and write one radar scene."""
+    surface = world.landscape.surface(view.day)
+    scene = render_radar(surface, orbit=view.direction, seed=view.seed, ground_seed=world.options.seed)
+    item = radar_item(view, world.ground)
+    for band, asset in item["assets"].items():
+        power = scene[band].to_numpy()
+        stored = np.where(np.isnan(power), np.float32(-32768), power)
+        path = folder / item["collection"] / item["id"] / asset["href"]
+        write_cog(path, stored, world.ground.transform, str(world.ground.crs), nodata=-32768)
+    return [item]
+
+
+def _write_dem(tile: DemTile, folder: Path) -> list[Json]:
+    item = dem_item(tile)
+    path = folder / item["collection"] / item["id"] / item["assets"]["data"]["href"]
+    write_cog(path, tile.elevation, tile.transform, "EPSG:4326")
+    return [item]
+
+
+def _render(world: World, view: OpticalPass, level: Level) -> xr.Dataset:
+    """Render a cloudy Sentinel-2 scene of the whole ground; both levels see the same clouds."""
+    sun = {"sun_azimuth": view.sun_azimuth, "sun_elevation": view.sun_elevation}
+    surface = world.landscape.surface(view.day)
+    clear = render_optical(surface, **sun, level=level, seed=view.seed, ground_seed=world.options.seed)
+    return add_clouds(clear, cover=view.cover, **sun, level=level, seed=view.seed)
+
+
+def _digital_numbers(
+    scene: xr.Dataset, missing: npt.NDArray[np.bool_], offset: float, granule: _Granule
+) -> dict[str, npt.NDArray[np.uint16]]:
+    """Reflectance to the numbers that Sentinel-2 products hold: uint16, 0 no data, by band."""
+    numbers = {}
+    for key, (name, size) in BANDS.items():
+        reflectance, hole = scene[name].to_numpy()[:, granule.columns], missing[:, granule.columns]
+        if size == 20:
+            rows, columns = reflectance.shape
+            reflectance = reflectance.reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3))
+            hole = hole[::2, ::2]
+        stored = np.clip(np.rint((reflectance - offset) * QUANTIFICATION), 1, 65535)
+        numbers[key] = np.where(hole, 0, stored).astype(np.uint16)
+    return numbers
+
+
+def _beyond_swath(world: World, view: OpticalPass) -> npt.NDArray[np.bool_]:
+    """Ground that the swath misses, in a corner cut along the orbit: (y, x) bool, whole pixels of 20 m."""
+    rows, columns = (n // 2 for n in world.ground.shape)
+    y, x = np.mgrid[:rows, :columns]
+    across = (x + 0.25 * (rows - y)) * (1 if view.seed % 2 else -1)
+    hole = across < np.quantile(across, view.missing) if view.missing else np.zeros((rows, columns), dtype=bool)
+    return np.asarray(hole.repeat(2, axis=0).repeat(2, axis=1), dtype=bool)
+
+
+def _shares(scl: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """Percentages of the classes among pixels with data."""
+    counts = np.bincount(scl.ravel(), minlength=12)
+    seen = max(1, int(counts[1:].sum()))
+    shares = {name: round(100 * float(counts[SCL[kind]]) / seen, 6) for name, kind in SHARES.items()}
+    clouds = ("cloud_high", "cloud_medium", "thin_cirrus")
+    cover = 100 * float(sum(counts[SCL[kind]] for kind in clouds)) / seen
+    nodata = 100 * float(counts[0]) / scl.size
+    return {"eo:cloud_cover": round(cover, 6), **shares, "s2:nodata_pixel_percentage": round(nodata, 6)}
+
+
+def _granules(world: World) -> list[_Granule]:
+    """Cut the ground into a western and an eastern granule that share a fifth of it."""
+    ground = world.ground
+    count = ground.shape[1]
+    west_end, east_start = (round(count * share / 2) * 2 for share in (0.6, 0.4))
+    box, zone = ground.boundingbox, int(str(ground.crs)[-2:])  # EPSG:326zz north, 327zz south
+    middle = (box.bottom + box.top) / 2
+    squares = [_square(zone, edge, middle, world.options.latitude) for edge in (box.left, box.right)]
+    if squares[0] == squares[1]:
+        squares[1] = _square(zone, box.right + 1e5, middle, world.options.latitude)
+    granules = []
+    for tile, columns in zip(squares, (slice(0, west_end), slice(east_start, count)), strict=True):
+        fine = ground[:, columns]
+        granules.append(_Granule(tile, columns, {10: fine, 20: fine.zoom_out(2)}))
+    return granules
+
+
+def _square(zone: int, easting: float, northing: float, latitude: float) -> str:
+    """Name of the MGRS square of 100 km that holds a place (DMA Technical Manual 8358.1)."""
+    band = "CDEFGHJKLMNPQRSTUVWXX"[int((latitude + 80) // 8)]
+    column = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")[zone % 3][(int(easting // 1e5) - 1) % 8]
+    row = "ABCDEFGHJKLMNPQRSTUV"[(int(northing // 1e5) + (5 if zone % 2 == 0 else 0)) % 20]
+    return f"{zone:02d}{band}{column}{row}"
+
+
+def _write_json(world: World, folder: Path, items: dict[str, list[Json]]) -> Path:
+    """Write items, collections, and last the catalogue: until it is there, nothing is."""
+    for name, members in items.items():
+        members.sort(key=lambda item: (item["properties"]["datetime"], item["id"]))
+        for item in members:
+            (folder / name / item["id"] / f"{item['id']}.json").write_text(json.dumps(item, indent=1))
+        (folder / name / "collection.json").write_text(json.dumps(collection(name, members, world.options), indent=1))
+    catalog = {
+        "type": "Catalog",
+        "id": f"glaciercube-simulated-{world.options.seed}",
+        "stac_version": "1.0.0",
+        "description": "A simulated glacierised landscape, as Sentinel-1 and -2 and an elevation model show it.",
+        "links": [
+            {"rel": "root", "href": "./catalog.json", "type": "application/json"},
+            *({"rel": "child", "href": f"./{name}/collection.json", "type": "application/json"} for name in items),
+        ],
+    }
+    path = folder / "catalog.json"
+    path.write_text(json.dumps(catalog, indent=1))
+    return path
