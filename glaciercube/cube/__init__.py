@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from glaciercube.cube.compose import ComposeOptions, compose
+from glaciercube.cube.compose import compose
 from glaciercube.cube.load import LoadOptions, load
+from glaciercube.cube.schedule import ComposeOptions, Row, schedule
 
-__all__ = ["ComposeOptions", "LoadOptions", "compose", "load"]
+__all__ = ["ComposeOptions", "LoadOptions", "Row", "compose", "load", "schedule"]

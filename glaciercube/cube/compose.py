@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
+from glaciercube.cube.schedule import ComposeOptions, Row, schedule
 from glaciercube.cube.terrain import hillshade
 from glaciercube.errors import CubeError
 from glaciercube.sensors import OPTICAL_BANDS, SCL_CLOUD, SCL_SHADOW, decibel
 
-__all__ = ["CLEAR_FLAGS", "FLAG_CLOUD", "FLAG_OBSERVED", "FLAG_SHADOW", "FLAG_SNOW", "ComposeOptions", "compose"]
+__all__ = ["CLEAR_FLAGS", "FLAG_CLOUD", "FLAG_OBSERVED", "FLAG_SHADOW", "FLAG_SNOW", "compose"]
 
 # Bits of the cube variable `optical_flags`.
 FLAG_OBSERVED, FLAG_CLOUD, FLAG_SHADOW, FLAG_SNOW = 1, 2, 4, 8
 CLEAR_FLAGS = FLAG_CLOUD | FLAG_SHADOW
 _SCL_SNOW = 11
 _RADAR = ("vv", "vh")
-# pandas frequency of the start of each window; seasons are meteorological, December first.
-_WINDOWS = {"month": "MS", "season": "QS-DEC", "year": "YS"}
-_DAY = np.timedelta64(1, "D")
-
-
-@dataclass(frozen=True)
-class ComposeOptions:
-    """How sensors meet.
-
-    Attributes
-    ----------
-    on : str
-        ``"observation"``: the dates of the leading sensor (Sentinel-2, else Sentinel-1); ``"month"``, ``"season"``,
-        ``"year"``: the median of clear pixels in calendar windows.
-    max_age : float
-        Days; in ``observation``, a companion further away in time than this is not used.
-    """
-
-    on: Literal["observation", "month", "season", "year"] = "observation"
-    max_age: float = 30.0
 
 
 def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> xr.Dataset:
@@ -68,8 +47,6 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     """
     if not isinstance(options, ComposeOptions):
         options = ComposeOptions(on=options or "observation")  # type: ignore[arg-type]
-    if options.on != "observation" and options.on not in _WINDOWS:
-        raise CubeError(f"cannot compose on {options.on!r}", "choose observation, month, season or year")
     nodes = {name: tree[name].to_dataset() for name in ("sentinel2", "sentinel1", "terrain") if name in tree.children}
     if not nodes:
         raise CubeError("the tree has neither sentinel2, sentinel1 nor terrain", "load at least one sensor")
@@ -78,7 +55,8 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     dynamic = {name: node for name, node in nodes.items() if name != "terrain"}
     if not dynamic:
         return _static_only(nodes["terrain"])
-    cube = _on_observations(dynamic, options) if options.on == "observation" else _in_windows(dynamic, options.on)
+    rows = schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options)
+    cube = _on_observations(dynamic, rows) if options.on == "observation" else _in_windows(dynamic, rows)
     if "terrain" in nodes:
         cube = _with_terrain(cube, nodes["terrain"])
     return cube.transpose("time", "y", "x", ...).assign_attrs(_attributes(nodes, options))
@@ -108,88 +86,55 @@ def _with_flags(optical: xr.Dataset) -> xr.Dataset:
     return optical.drop_vars("scl", errors="ignore").assign(optical_flags=flags)
 
 
-def _on_observations(dynamic: dict[str, xr.Dataset], options: ComposeOptions) -> xr.Dataset:
-    leading = next(iter(dynamic))
+def _on_observations(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
+    leading, *companions = dynamic
     cube = dynamic[leading]
     times = cube["time"].to_numpy()
-    for name, node in dynamic.items():
-        if name == leading:
-            continue
-        index, age = _nearest(node["time"].to_numpy(), times, options.max_age)
-        companion = node.drop_vars(["sun_azimuth", "sun_elevation"], errors="ignore").isel(time=np.maximum(index, 0))
-        companion = companion.assign_coords(time=times).where(
-            xr.DataArray(index >= 0, dims="time", coords={"time": times})
-        )
-        cube = cube.assign(companion.data_vars).assign(_age(name, age))
-    return cube
-
-
-def _nearest(
-    candidates: np.ndarray[Any, Any], times: np.ndarray[Any, Any], max_age: float
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Index of the candidate nearest to each time (-1 where none is near enough), and its age in days."""
-    days = (candidates[None, :] - times[:, None]) / _DAY
-    index = np.abs(days).argmin(axis=1)
-    age = days[np.arange(len(times)), index]
-    near = np.abs(age) <= max_age
-    return np.where(near, index, -1), np.where(near, age, np.nan)
-
-
-def _age(name: str, days: np.ndarray[Any, Any]) -> dict[str, xr.DataArray]:
-    attrs = {"units": "days", "long_name": f"acquisition of {name} minus that of the row"}
-    return {f"{name}_age": xr.DataArray(days.astype("float32"), dims="time", attrs=attrs)}
-
-
-def _in_windows(dynamic: dict[str, xr.Dataset], on: str) -> xr.Dataset:
-    frequency = _WINDOWS[on]
-    starts = {name: _window_starts(node["time"].to_numpy(), frequency) for name, node in dynamic.items()}
-    windows = np.unique(np.concatenate(list(starts.values())))
-    reducers: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {"sentinel2": _clear_median, "sentinel1": _power_median}
-    parts: list[xr.Dataset] = []
-    centres: dict[str, pd.DatetimeIndex] = {}
-    for name, node in dynamic.items():
-        rows = [
-            reducers[name](node.isel(time=np.flatnonzero(starts[name] == window))).expand_dims(time=[window])
-            for window in windows
-            if (starts[name] == window).any()
+    for name in companions:
+        node = dynamic[name]
+        index = [
+            int(np.flatnonzero(node["time"].to_numpy() == row.members[name][0])[0]) if name in row.members else -1
+            for row in rows
         ]
-        joined = xr.concat(rows, "time", coords="minimal", compat="override", combine_attrs="override", join="override")
-        joined = joined.set_coords([sun for sun in ("sun_azimuth", "sun_elevation") if sun in joined])
-        centres[name] = _mean_times(node["time"].to_numpy(), starts[name], windows)
-        parts.append(_reindexed(joined, windows))
+        # A row without a companion borrows the first one's shape and none of its values.
+        near = xr.DataArray(np.array(index) >= 0, dims="time", coords={"time": times})
+        companion = node.isel(time=np.maximum(index, 0)).assign_coords(time=times).where(near)
+        cube = cube.assign(companion.data_vars)
+    return cube.assign(_ages(rows, leading, companions))
+
+
+def _in_windows(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
+    reducers: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {"sentinel2": _clear_median, "sentinel1": _power_median}
+    windows = np.array([row.time for row in rows])
+    parts: list[xr.Dataset] = []
+    for name, node in dynamic.items():
+        reduced = [
+            reducers[name](node.sel(time=list(row.members[name]))).expand_dims(time=[row.time])
+            for row in rows
+            if name in row.members
+        ]
+        joined = xr.concat(
+            reduced, "time", coords="minimal", compat="override", combine_attrs="override", join="override"
+        )
+        # Flags are integers, whose "nothing was there" is 0 and not NaN.
+        fill: Any = {"optical_flags": np.uint8(0)} if "optical_flags" in joined else np.nan
+        joined = joined.reindex(time=windows, fill_value=fill)
+        parts.append(joined.set_coords([sun for sun in ("sun_azimuth", "sun_elevation") if sun in joined]))
     cube = xr.merge(parts, combine_attrs="override", compat="override", join="outer")
-    leading = next(iter(dynamic))
-    for name in dynamic:
-        if name != leading:
-            days = (centres[name] - centres[leading]) / pd.Timedelta(days=1)
-            cube = cube.assign(_age(name, days.to_numpy()))
-    return _with_bounds(cube, windows, frequency)
-
-
-def _reindexed(joined: xr.Dataset, windows: np.ndarray[Any, Any]) -> xr.Dataset:
-    # Flags are integers, whose "nothing was there" is 0 and not NaN.
-    return joined.reindex(
-        time=windows, fill_value={"optical_flags": np.uint8(0)} if "optical_flags" in joined else np.nan
-    )
-
-
-def _with_bounds(cube: xr.Dataset, windows: np.ndarray[Any, Any], frequency: str) -> xr.Dataset:
-    ends = (pd.DatetimeIndex(windows) + pd.tseries.frequencies.to_offset(frequency)).to_numpy()
-    cube = cube.assign_coords(time_bnds=(("time", "bnds"), np.stack([windows, ends.astype(windows.dtype)], axis=1)))
+    leading, *companions = dynamic
+    bounds = np.array([[row.time, row.end] for row in rows]).astype(windows.dtype)
+    cube = cube.assign(_ages(rows, leading, companions)).assign_coords(time_bnds=(("time", "bnds"), bounds))
     cube["time"].attrs.update(standard_name="time", bounds="time_bnds", long_name="start of the window")
     return cube
 
 
-def _window_starts(times: np.ndarray[Any, Any], frequency: str) -> np.ndarray[Any, Any]:
-    index = pd.DatetimeIndex(times).normalize()
-    offset = pd.tseries.frequencies.to_offset(frequency)
-    return pd.DatetimeIndex([offset.rollback(day) for day in index]).to_numpy().astype(times.dtype)
-
-
-def _mean_times(
-    times: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], windows: np.ndarray[Any, Any]
-) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex([pd.DatetimeIndex(times[starts == window]).mean() for window in windows])
+def _ages(rows: list[Row], leading: str, companions: list[str]) -> dict[str, xr.DataArray]:
+    ages = {}
+    for name in companions:
+        days = np.array([row.age(name, leading) for row in rows], "float32")
+        attrs = {"units": "days", "long_name": f"acquisition of {name} minus that of {leading}"}
+        ages[f"{name}_age"] = xr.DataArray(days, dims="time", attrs=attrs)
+    return ages
 
 
 def _clear_median(node: xr.Dataset) -> xr.Dataset:
