@@ -1,0 +1,121 @@
+"""Which acquisitions make which row of the time axis; decided from times alone, before any pixel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from glaciercube.errors import CubeError
+
+__all__ = ["ComposeOptions", "Row", "Times", "schedule"]
+
+Times: TypeAlias = npt.NDArray[np.datetime64]
+
+# pandas frequency of the start of each window; seasons are meteorological, December first.
+_WINDOWS = {"month": "MS", "season": "QS-DEC", "year": "YS"}
+
+
+@dataclass(frozen=True)
+class ComposeOptions:
+    """How sensors meet.
+
+    Attributes
+    ----------
+    on : str
+        ``"observation"``: the dates of the leading sensor (Sentinel-2, else Sentinel-1); ``"month"``, ``"season"``,
+        ``"year"``: the median of clear pixels in calendar windows.
+    max_age : float
+        Days; in ``observation``, a companion further away in time than this is not used.
+    """
+
+    on: Literal["observation", "month", "season", "year"] = "observation"
+    max_age: float = 30.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step of the time axis.
+
+    Attributes
+    ----------
+    time : numpy.datetime64
+        Acquisition of the leading sensor, or the start of the window.
+    end : numpy.datetime64 or None
+        End of the window; None on observations.
+    members : mapping
+        Node name -> acquisitions that it is made of.
+    """
+
+    time: np.datetime64
+    end: np.datetime64 | None
+    members: Mapping[str, tuple[np.datetime64, ...]]
+
+    def age(self, companion: str, leading: str) -> float:
+        """Days from the leading sensor's mean acquisition to the companion's; NaN where one is missing."""
+        if not self.members.get(companion) or not self.members.get(leading):
+            return float("nan")
+        means = [pd.DatetimeIndex(list(self.members[name])).mean() for name in (companion, leading)]
+        return float((means[0] - means[1]) / pd.Timedelta(days=1))
+
+
+def schedule(axes: Mapping[str, Times], options: ComposeOptions) -> list[Row]:
+    """Lay the acquisitions of several sensors on one time axis.
+
+    Parameters
+    ----------
+    axes : mapping
+        Node name -> acquisition times (datetime64, ascending); the first leads.
+    options : ComposeOptions
+        How they meet.
+
+    Returns
+    -------
+    list of Row
+        Ascending in time.
+
+    Raises
+    ------
+    CubeError
+        If the option is unknown or there is no time at all.
+    """
+    if options.on != "observation" and options.on not in _WINDOWS:
+        raise CubeError(f"cannot compose on {options.on!r}", "choose observation, month, season or year")
+    if not axes or not any(len(times) for times in axes.values()):
+        raise CubeError("there is no acquisition to compose", "load at least one sensor")
+    if options.on == "observation":
+        return _observations(axes, options.max_age)
+    return _windows(axes, _WINDOWS[options.on])
+
+
+def _observations(axes: Mapping[str, Times], max_age: float) -> list[Row]:
+    leading, *companions = axes
+    rows = []
+    for time in axes[leading]:
+        members: dict[str, tuple[np.datetime64, ...]] = {leading: (time,)}
+        for name in companions:
+            days = np.abs((axes[name] - time) / np.timedelta64(1, "D"))
+            if days.size and days.min() <= max_age:
+                members[name] = (axes[name][days.argmin()],)
+        rows.append(Row(time, None, members))
+    return rows
+
+
+def _windows(axes: Mapping[str, Times], frequency: str) -> list[Row]:
+    offset: Any = pd.tseries.frequencies.to_offset(frequency)
+    starts = {name: _starts(times, offset) for name, times in axes.items()}
+    rows = []
+    for window in np.unique(np.concatenate(list(starts.values()))):
+        members = {name: tuple(axes[name][starts[name] == window]) for name in axes}
+        end = (pd.Timestamp(window) + offset).to_datetime64().astype(window.dtype)
+        rows.append(Row(window, end, {name: times for name, times in members.items() if times}))
+    return rows
+
+
+def _starts(times: Times, offset: Any) -> Times:
+    days = [pd.Timestamp(time).normalize() for time in times]
+    return pd.DatetimeIndex([offset.rollback(day) for day in days]).to_numpy().astype(times.dtype)
