@@ -92,12 +92,12 @@ def _opacity(
     field = spectral_noise(
         rng, size, resolution, longest=float(rng.uniform(500, 4000)), slope=float(rng.uniform(2.6, 3.6))
     )
-    soft = rng.uniform(0.05, 0.5)
+    soft = rng.uniform(0.15, 0.7)
     edge = np.quantile(field, 1 - np.clip(cover, 0, 1))
     alpha = np.clip((field - edge) / soft + 0.3, 0, 1)
     if rng.uniform() < 0.4:  # a veil all over its area, rather than a dense heart
         alpha *= rng.uniform(0.25, 0.7)
-    alpha = alpha.astype(np.float32)
+    alpha = ndimage.gaussian_filter(alpha.astype(np.float32), 15 / resolution)  # vapour has no sharp edge
     top, left = max(0, -rows), max(0, -cols)
     here = alpha[top : top + shape[0], left : left + shape[1]]
     top, left = top + rows, left + cols

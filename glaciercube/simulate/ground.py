@@ -23,7 +23,7 @@ from glaciercube.simulate.spectra import (
     draw_scene_spectra,
     log_vector,
 )
-from glaciercube.simulate.surface import LAND, OCEAN, FloatArray, Surface
+from glaciercube.simulate.surface import LAND, OCEAN, BoolArray, FloatArray, Surface
 from glaciercube.simulate.terrain import spectral_noise
 
 __all__ = ["SURFACE_CLASSES", "ground_reflectance", "surface_class"]
@@ -38,7 +38,8 @@ SURFACE_CLASSES: Final = (
     "ocean",
 )
 COMPONENTS = 3  # principal components that vary smoothly; the rest is noise from pixel to pixel
-NOISE_SHARE = 0.35  # standard deviation of that noise, in units of the class's own within-scene deviation
+NOISE_SHARE = 0.25  # standard deviation of that noise, in units of the class's own within-scene deviation
+ROCK_SMOOTH = 0.6  # share of rock's variation without regard to relief and rock units, which make the rest
 BRIGHTEST = 1.15  # highest surface reflectance; specular wet snow apart, snow does not exceed it
 
 
@@ -50,6 +51,7 @@ class _Fields:
     fine: FloatArray
     rock_unit: FloatArray
     texture: FloatArray
+    gully: FloatArray
 
 
 def surface_class(surface: Surface) -> npt.NDArray[np.uint8]:
@@ -104,11 +106,14 @@ def ground_reflectance(surface: Surface, *, seed: int, ground_seed: int | None =
     bare = _bare_ground(surface, spectra, fields, ground)
     ice = _ice(surface, spectra, fields, bare, rng)
     debris = _debris(spectra, fields, ground)
+    water = _water(surface, spectra, fields, rng)
+    debris += (water.mean(axis=(1, 2), keepdims=True) - debris) * _ponds(surface, fields, ground)
     out = np.where(surface.ice, ice + (debris - ice) * surface.debris, bare)
     snow = _snow(surface, spectra, fields, rng)
     out += (snow - out) * _patchy(surface.snow, fields.fine)
     if (surface.water != LAND).any():
-        out = np.where(surface.water != LAND, _water(surface, spectra, fields, rng), out)
+        water += (ice - water) * _bergs(surface, fields, rng)
+        out = np.where(surface.water != LAND, water, out)
     return np.asarray(np.clip(out, 5e-4, BRIGHTEST), dtype=np.float32)
 
 
@@ -120,12 +125,18 @@ def _draw_fields(surface: Surface, rng: np.random.Generator, ground: np.random.G
     fine = rng.standard_normal(shape, dtype=np.float32)
     unit = spectral_noise(ground, shape, resolution, longest=float(ground.uniform(400, 3000)), slope=3.0)
     texture = spectral_noise(ground, shape, resolution, longest=float(ground.uniform(80, 300)), slope=1.8)
-    return _Fields(smooth, fine, unit, texture)
+    return _Fields(smooth, fine, unit, texture, _gully(surface))
 
 
-def _vary(spectra: SceneSpectra, name: str, fields: _Fields, mean: FloatArray) -> FloatArray:
-    """Log reflectance (band, y, x) of a class about its mean (band,) or (band, y, x)."""
-    factors = spectra.factors[name]
+def _gully(surface: Surface) -> FloatArray:
+    """How far a place stands above what is around it, standardised: ribs against gullies and screes: (y, x)."""
+    above = surface.elevation - ndimage.gaussian_filter(surface.elevation, 60 / surface.resolution, mode="nearest")
+    return np.asarray(np.clip(above / (above.std() + 0.1), -2.5, 2.5), dtype=np.float32)
+
+
+def _vary(spectra: SceneSpectra, name: str, fields: _Fields, mean: FloatArray, amount: float = 1.0) -> FloatArray:
+    """Log reflectance (band, y, x) of a class about its mean (band,)."""
+    factors = np.float32(amount) * spectra.factors[name]
     smooth_share = np.float32(np.sqrt(1 - NOISE_SHARE**2))
     out = np.broadcast_to(
         mean.reshape(len(BANDS), *(mean.shape[1:] or (1, 1))), (len(BANDS), *fields.fine.shape)
@@ -138,12 +149,14 @@ def _vary(spectra: SceneSpectra, name: str, fields: _Fields, mean: FloatArray) -
 
 def _bare_ground(surface: Surface, spectra: SceneSpectra, fields: _Fields, ground: np.random.Generator) -> FloatArray:
     """Rock of two units, soil, and plants low down: reflectance (band, y, x)."""
-    log = _vary(spectra, "rock", fields, spectra.mean["rock"])
+    log = _vary(spectra, "rock", fields, spectra.mean["rock"], ROCK_SMOOTH)
+    # Ribs of bare rock and gullies filled with scree differ along the strongest component of the table.
+    log += np.float32(ground.uniform(-0.6, 0.6)) * spectra.factors["rock"][0][:, None, None] * fields.gully
     unit = 1 / (1 + np.exp(-8 * (fields.rock_unit - ground.uniform(-1, 1)))).astype(np.float32)
     log += draw_lithology(ground, UNIT_BRIGHTNESS, UNIT_TILT)[:, None, None] * unit
     log += np.float32(ground.uniform(0.05, 0.2)) * fields.texture
     out = np.exp(log)
-    if ground.uniform() < 0.6:
+    if ground.uniform() < 0.5:
         out += (_plants(fields, ground) - out) * _plant_cover(surface, fields, ground)
     return np.asarray(out, dtype=np.float32)
 
@@ -159,7 +172,7 @@ def _plant_cover(surface: Surface, fields: _Fields, ground: np.random.Generator)
     """Share of plants, 0 to 1: below a tree or grass line that wavers, thinner on steep ground."""
     low, high = np.quantile(surface.elevation, [0.02, 0.98])
     span = max(float(high - low), 50.0)
-    line = low + span * ground.uniform(0.0, 0.45)
+    line = low + span * ground.uniform(-0.1, 0.4)
     height = (line - surface.elevation) / (0.12 * span) + 0.9 * fields.rock_unit + 0.4 * fields.texture
     return np.asarray(ground.uniform(0.4, 1) / (1 + np.exp(-1.5 * height)), dtype=np.float32)
 
@@ -168,24 +181,40 @@ def _debris(spectra: SceneSpectra, fields: _Fields, ground: np.random.Generator)
     """Rubble on the ice: the scene's rock, often a little greyer, with hummocks: reflectance (band, y, x)."""
     mean = spectra.mean["rock"] + np.float32(0.15 * ground.standard_normal())
     mean += np.float32(0.12 * ground.standard_normal() - 0.08) * TILT
-    log = _vary(spectra, "rock", fields, mean)
+    log = _vary(spectra, "rock", fields, mean, ROCK_SMOOTH)
     log += np.float32(ground.uniform(0.05, 0.25)) * fields.texture
     return np.exp(log)
 
 
-def _relative_height(surface: Surface) -> FloatArray:
-    """Height on the ice, 0 at the lowest and 1 at the highest of it."""
-    if not surface.ice.any():
+def _ponds(surface: Surface, fields: _Fields, ground: np.random.Generator) -> FloatArray:
+    """Cover of melt ponds among thick debris on gently sloping ice, 0 or 1: (y, x) float32; at most 2% of it."""
+    least = 3.5 - ground.uniform(0, 1.2)
+    gentle = np.hypot(*np.gradient(surface.elevation, surface.resolution)) < 0.3
+    return np.asarray((fields.texture - 0.5 * fields.gully > least) & (surface.debris > 0.6) & gentle, dtype=np.float32)
+
+
+def _bergs(surface: Surface, fields: _Fields, rng: np.random.Generator) -> FloatArray:
+    """Cover of floating ice, 0 to 1, dense in front of ice that ends in water, in some scenes: (y, x) float32."""
+    if not surface.ice.any() or rng.uniform() < 0.4:
         return np.zeros(surface.ice.shape, dtype=np.float32)
-    low, high = np.quantile(surface.elevation[surface.ice], [0.02, 0.98])
-    return np.asarray(np.clip((surface.elevation - low) / max(float(high - low), 1.0), 0, 1), dtype=np.float32)
+    away = ndimage.distance_transform_edt(~surface.ice).astype(np.float32) * surface.resolution
+    dense = rng.uniform(0.5, 2.5) * np.exp(-away / rng.uniform(100, 800))
+    return np.asarray(np.clip(0.5 * (fields.fine + fields.texture) + dense - 2.2, 0, 1), dtype=np.float32)
+
+
+def _relative_height(elevation: FloatArray, where: BoolArray | None = None) -> FloatArray:
+    """Height between the lowest and the highest, 0 to 1; of the ice, if `where` says where it is: (y, x) float32."""
+    if where is not None and not where.any():
+        return np.zeros(elevation.shape, dtype=np.float32)
+    low, high = np.quantile(elevation if where is None else elevation[where], [0.02, 0.98])
+    return np.asarray(np.clip((elevation - low) / max(float(high - low), 1.0), 0, 1), dtype=np.float32)
 
 
 def _ice(
     surface: Surface, spectra: SceneSpectra, fields: _Fields, bare: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Bare ice from dirty tongue to bright firn edge: reflectance (band, y, x)."""
-    height = _relative_height(surface)
+    height = _relative_height(surface.elevation, surface.ice)
     towards_snow = spectra.mean["snow"] - spectra.mean["ice"]
     # Weathering crust brightens the visible; wet slush near the snow line darkens near infrared and SWIR.
     rise = np.float32(rng.uniform(0, 0.8)) * (height - 0.5)
@@ -195,15 +224,14 @@ def _ice(
     log += np.float32(rng.uniform(0.02, 0.12)) * fields.texture  # crevasses, meltwater runnels
     clean = np.exp(log)
     edge = np.exp(-ndimage.distance_transform_edt(surface.ice).astype(np.float32) * surface.resolution / 60)
-    dirt = rng.uniform(0, 0.3) * (1 - height) ** 2 + rng.uniform(0, 0.12) * (fields.rock_unit + 0.5)
-    dirt += rng.uniform(0, 0.3) * edge
+    dirt = 0.35 * rng.beta(1, 3) * (1 - height) ** 2 + rng.uniform(0, 0.06) * (fields.rock_unit - 0.2)
+    dirt += rng.uniform(0, 0.25) * edge
     return np.asarray(clean + (bare - clean) * np.clip(dirt, 0, 0.7), dtype=np.float32)
 
 
 def _snow(surface: Surface, spectra: SceneSpectra, fields: _Fields, rng: np.random.Generator) -> FloatArray:
     """Snow, finer and cleaner higher up: reflectance (band, y, x)."""
-    low, high = np.quantile(surface.elevation, [0.02, 0.98])
-    height = np.clip((surface.elevation - low) / max(float(high - low), 1.0), 0, 1) - np.float32(0.5)
+    height = _relative_height(surface.elevation) - np.float32(0.5)
     mean = np.minimum(spectra.mean["snow"], np.float32(0.0))
     # Coarser grains low down take near infrared and SWIR (Warren 1982), dust takes the visible.
     grain = rng.uniform(0, 0.6) * np.array([0, 0, 0.02, 0.15, 0.9, 0.9])
@@ -215,7 +243,7 @@ def _snow(surface: Surface, spectra: SceneSpectra, fields: _Fields, rng: np.rand
 
 def _patchy(cover: FloatArray, fine: FloatArray) -> FloatArray:
     """Break up partial snow cover from pixel to pixel."""
-    return np.asarray(np.clip(cover + 0.5 * fine * cover * (1 - cover), 0, 1), dtype=np.float32)
+    return np.asarray(np.clip(cover + 0.3 * fine * cover * (1 - cover), 0, 1), dtype=np.float32)
 
 
 def _water(surface: Surface, spectra: SceneSpectra, fields: _Fields, rng: np.random.Generator) -> FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy import ndimage
 
 from glaciercube.simulate.surface import BoolArray, FloatArray
 
-__all__ = ["Illumination", "cast_shadow", "illuminate", "sun_position", "sweep_horizon"]
+__all__ = ["Illumination", "cast_shadow", "illuminate", "sweep_horizon"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,13 @@ def cast_shadow(elevation: FloatArray, resolution: float, azimuth: float, angle:
 
 
 def illuminate(
-    elevation: FloatArray, resolution: float, azimuth: float, angle: float, roughness: FloatArray | None = None
+    elevation: FloatArray,
+    resolution: float,
+    azimuth: float,
+    angle: float,
+    *,
+    roughness: FloatArray | None = None,
+    minnaert: float = 1.0,
 ) -> Illumination:
     """Light on terrain from a sun at one place in the sky.
 
@@ -121,6 +126,9 @@ def illuminate(
         The sun, degrees clockwise from north and above the horizon.
     roughness : (2, y, x) float32, optional
         Gradients (m/m, south and east) of relief too fine for the elevation.
+    minnaert : float
+        Exponent of cos(incidence) / cos(zenith): 1 for a Lambertian ground, less for one that looks brighter at
+        grazing light (Minnaert 1941).
 
     Returns
     -------
@@ -134,35 +142,8 @@ def illuminate(
     towards = -east * np.sin(azimuth_rad) + south * np.cos(azimuth_rad)
     incidence = flat * (np.cos(zenith) + np.sin(zenith) * towards)
     dark = cast_shadow(elevation, resolution, azimuth, angle)
-    direct = np.clip(incidence, 0, None) / np.cos(zenith) * (1 - dark)
+    direct = (np.clip(incidence, 0, None) / np.cos(zenith)) ** np.float32(minnaert) * (1 - dark)
     hollow = (ndimage.gaussian_filter(elevation, 400 / resolution, truncate=2) - elevation) / 400
     sky = np.clip((1 + flat) / 2 - 0.25 * np.clip(hollow, 0, 1.5), 0.3, 1)
     shadow = (dark > 0.5) | (incidence <= 0)
     return Illumination(direct.astype(np.float32), sky.astype(np.float32), np.asarray(shadow, dtype=bool))
-
-
-def sun_position(latitude: float, when: dt.date, hour: float = 10.5) -> tuple[float, float]:
-    """Place the sun in the sky.
-
-    Declination by Cooper's formula (1969), good to about a degree; hour angle 15 degrees an hour from noon.
-
-    Parameters
-    ----------
-    latitude : float
-        Degrees, north positive.
-    when : datetime.date
-        The day.
-    hour : float
-        Local solar time; Sentinel-2 crosses at 10.5.
-
-    Returns
-    -------
-    (azimuth, elevation) : tuple of float
-        Degrees clockwise from north, and above the horizon (negative at night).
-    """
-    declination = np.radians(23.45 * np.sin(2 * np.pi * (284 + when.timetuple().tm_yday) / 365))
-    angle, place = np.radians(15 * (hour - 12)), np.radians(latitude)
-    up = np.sin(place) * np.sin(declination) + np.cos(place) * np.cos(declination) * np.cos(angle)
-    north = np.cos(place) * np.sin(declination) - np.sin(place) * np.cos(declination) * np.cos(angle)
-    east = -np.cos(declination) * np.sin(angle)
-    return float(np.degrees(np.arctan2(east, north)) % 360), float(np.degrees(np.arcsin(up)))

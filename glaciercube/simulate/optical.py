@@ -23,6 +23,7 @@ LOWEST: Final = 1e-4  # reflectance of one digital number: Sentinel-2 products h
 # Full width at half maximum of the point spread, metres: bands of 10 m and of 20 m (modulation transfer 0.15 to 0.3 at
 # Nyquist, Gascon et al. 2017, doi:10.3390/rs9060584).
 FWHM: Final = {10: 13.0, 20: 24.0}
+MINNAERT: Final = (0.65, 0.95)  # range of exponents found over mountains, e.g. Ge et al. 2008 (0.4 to 1)
 SWIR_PIXEL = 20.0  # metres
 ADJACENCY_RANGE = 500.0  # metres
 
@@ -67,7 +68,14 @@ def render_optical(
     ground = ground_reflectance(surface, seed=seed, ground_seed=ground_seed)
     air = draw_atmosphere(rng, sun_elevation)
     fixed = np.random.default_rng([seed if ground_seed is None else ground_seed, 22])
-    light = illuminate(surface.elevation, surface.resolution, sun_azimuth, sun_elevation, _roughness(surface, fixed))
+    light = illuminate(
+        surface.elevation,
+        surface.resolution,
+        sun_azimuth,
+        sun_elevation,
+        roughness=_roughness(surface, fixed),
+        minnaert=float(rng.uniform(*MINNAERT)),
+    )
     diffuse = air.diffuse[:, None, None]
     lit = ground * ((1 - diffuse) * light.direct + diffuse * light.sky)
     seen = _through_air(lit, air, surface.resolution)
@@ -82,8 +90,8 @@ def render_optical(
 
 def _roughness(surface: Surface, rng: np.random.Generator) -> FloatArray:
     """Gradients (2, y, x) of relief finer than the elevation model: rough rock, smoother ice, flat water."""
-    rock, ice = rng.uniform(0.08, 0.22), rng.uniform(0.02, 0.07)
-    rubble = rng.uniform(0.08, 0.18)
+    rock, ice = rng.uniform(0.05, 0.17), rng.uniform(0.01, 0.05)
+    rubble = rng.uniform(0.06, 0.15)
     amount = np.where(surface.ice, ice + (rubble - ice) * surface.debris, rock) * (1 - 0.7 * surface.snow)
     amount[surface.water != LAND] = 0
     shape, resolution = surface.ice.shape, surface.resolution
@@ -114,13 +122,13 @@ def _correct(
     being blown up: shadowed snow of the table's surface reflectance has 0.4 to 0.6 of snow's blue, not 1. Some
     archives hold products without it.
     """
-    strength = rng.uniform(0.4, 1.0) if rng.uniform() < 0.7 else 0.0
+    strength = rng.uniform(0.5, 1.0) if rng.uniform() < 0.7 else 0.0
     if strength > 0:
         smooth = ndimage.gaussian_filter(surface.elevation, 30 / surface.resolution, mode="nearest")
         light = illuminate(smooth, surface.resolution, *sun)
         diffuse = air.diffuse[:, None, None]
         predicted = (1 - diffuse) * light.direct + diffuse * light.sky
-        limited = np.clip(predicted, np.float32(rng.uniform(0.35, 0.6)), np.float32(2.5))
+        limited = np.clip(predicted, np.float32(rng.uniform(0.2, 0.5)), np.float32(2.5))
         seen = np.asarray(seen * limited ** np.float32(-strength), dtype=np.float32)
     aerosol = rng.normal(0, 1) * np.array([0.012, 0.008, 0.006, 0.004, 0.001, 0.001]) + rng.normal(0, 0.002, len(BANDS))
     gain = np.exp(rng.normal(0, 0.03, len(BANDS)))

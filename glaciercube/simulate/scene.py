@@ -9,14 +9,14 @@ import numpy as np
 import xarray as xr
 
 from glaciercube.simulate.clouds import add_clouds
+from glaciercube.simulate.dem import stale_dem
 from glaciercube.simulate.ground import SURFACE_CLASSES, surface_class
-from glaciercube.simulate.illumination import sun_position
-from glaciercube.simulate.landscape import Landscape, random_landscape
+from glaciercube.simulate.landscape import random_landscape
 from glaciercube.simulate.optical import render_optical
+from glaciercube.simulate.passes import sun_position
 from glaciercube.simulate.radar import render_radar
 from glaciercube.simulate.spectra import BANDS, Level
-from glaciercube.simulate.surface import BoolArray, FloatArray
-from glaciercube.simulate.terrain import spectral_noise
+from glaciercube.simulate.surface import BoolArray
 
 __all__ = ["SceneOptions", "draw_scene"]
 
@@ -87,7 +87,7 @@ def draw_scene(seed: int, options: SceneOptions | None = None) -> xr.Dataset:
     scene = add_clouds(optical, cover=cover, sun_azimuth=sun[0], sun_elevation=sun[1], level=level, seed=seed)
     radar = render_radar(surface, orbit="ascending" if rng.uniform() < 0.5 else "descending", seed=seed)
     age = float(rng.uniform(0, 15)) if options.stale is None else options.stale
-    elevation = _elevation(rng, landscape, when.year - age)
+    elevation = stale_dem(landscape, when.year - age, rng) + np.float32(rng.normal(0, 2))
     truth = {"glacier": surface.ice, "surface_class": surface_class(surface), "elevation": elevation}
     scene = scene.assign({name: (("y", "x"), value) for name, value in truth.items()})
     scene = scene.assign(vv=radar["vv"], vh=radar["vh"])
@@ -111,25 +111,19 @@ def _place_and_day(rng: np.random.Generator) -> tuple[float, dt.date]:
     """Latitude where glaciers are, and a day between early summer and the first snow, late summer the likelier."""
     latitude = float(rng.uniform(28, 80) if rng.uniform() < 0.7 else -rng.uniform(15, 68))
     first = dt.date(int(rng.integers(YEARS[0], YEARS[1] + 1)), 6 if latitude > 0 else 1, 1)
-    return latitude, first + dt.timedelta(days=int(150 * rng.beta(2.2, 1.8)))
+    return latitude, first + dt.timedelta(days=int(145 * rng.beta(2.5, 2.2)))
 
 
 def _sun(rng: np.random.Generator, latitude: float, when: dt.date) -> tuple[float, float]:
     """Azimuth and elevation (degrees) of the sun at the overpass; the elevation kept within 15 to 65."""
-    azimuth, elevation = sun_position(latitude, when, float(rng.uniform(9.5, 11.5)))
+    hour = dt.timedelta(hours=float(rng.uniform(9.5, 11.5)))
+    azimuth, elevation = sun_position(dt.datetime(when.year, when.month, when.day, tzinfo=dt.UTC) + hour, 0.0, latitude)
     return (azimuth + float(rng.normal(0, 5))) % 360, float(np.clip(elevation + rng.normal(0, 4), 15, 65))
 
 
 def _cover(rng: np.random.Generator) -> float:
     """Cloud cover: none in half of the scenes, mostly little in the rest."""
     return 0.0 if rng.uniform() < 0.5 else float(0.5 * rng.beta(1, 2))
-
-
-def _elevation(rng: np.random.Generator, landscape: Landscape, year: float) -> FloatArray:
-    """Elevation model of an earlier year, with a radar model's errors: (y, x) float32 metres."""
-    z = landscape.elevation(year)
-    error = spectral_noise(rng, z.shape, landscape.resolution, longest=400.0, slope=2.2)
-    return np.asarray(z + np.float32(rng.uniform(0.5, 3)) * error + np.float32(rng.normal(0, 2)), dtype=np.float32)
 
 
 def _beyond_edge(rng: np.random.Generator, shape: tuple[int, ...]) -> BoolArray:

@@ -35,7 +35,7 @@ CLASSES: Final = ("snow", "shadowed_snow", "ice", "rock", "water")
 # Broadening of rock beyond the four mountain ranges of the table, as standard deviations of log reflectance:
 # brightness (granite and limestone against slate and basalt), redness (tilt from blue to SWIR), and the same within
 # one scene, between two units of rock. Of the order of the spread between lithologies in the ECOSTRESS library.
-LITHOLOGY_BRIGHTNESS, LITHOLOGY_TILT = 0.25, 0.18
+LITHOLOGY_BRIGHTNESS, LITHOLOGY_TILT = 0.20, 0.16
 UNIT_BRIGHTNESS, UNIT_TILT = 0.22, 0.10
 TILT: Final = np.array([-1.0, -0.6, -0.25, 0.1, 0.8, 0.95], dtype=np.float32)  # mean 0, by wavelength
 
