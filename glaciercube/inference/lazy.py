@@ -23,7 +23,6 @@ PREDICTION_ATTRS: dict[str, dict[str, Any]] = {
     "glacier_probability": {
         "long_name": "probability that the pixel is glacier ice, clean or under debris",
         "units": "1",
-        "valid_range": [0.0, 1.0],
         "ancillary_variables": "quality",
     },
     "quality": {

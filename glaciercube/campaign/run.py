@@ -1,0 +1,219 @@
+"""Phase two: the units, each on its own, on a pool of threads."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.cube import compose, load
+from glaciercube.errors import GlaciercubeError, PlanError, StoreError
+from glaciercube.inference import BlockOptions, block_window, check_cube, encode_block, predict_block
+from glaciercube.inference.lazy import block_variables
+from glaciercube.store import ZarrStore
+
+__all__ = ["Outcome", "RunOptions", "run"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How units are run.
+
+    Attributes
+    ----------
+    threads : int
+        Units at a time.
+    dates : int
+        Dates read, predicted and written at a time; bounds memory.
+    block : BlockOptions
+        Batch and device.
+    progress : bool
+        Show a progress bar.
+    """
+
+    threads: int = 2
+    dates: int = 4
+    block: BlockOptions = field(default_factory=BlockOptions)
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did, in shards of single dates.
+
+    Attributes
+    ----------
+    path : str
+        The store.
+    computed, skipped : int
+        Shards computed now, and found done.
+    """
+
+    path: str
+    computed: int
+    skipped: int
+
+
+def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any] | None = None) -> Outcome:
+    """Do what is left of a plan; run again after a kill, and only what is missing is computed.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `make_plan`.
+    options : RunOptions or None
+        Threads, batch, progress.
+    config : mapping or None
+        The user's configuration, kept as provenance.
+
+    Returns
+    -------
+    Outcome
+        Counts of shards.
+
+    Raises
+    ------
+    GridMismatchError
+        If the store was made with another grid.
+    StoreError
+        If the store cannot be written; the run stops, and what was written stays.
+    PlanError
+        If units failed; the others were finished.
+    """
+    options = options or RunOptions()
+    cube = check_cube(compose(load(plan.scenes, plan.region, plan.load), plan.compose), plan.model.contract)
+    store = ZarrStore.create_or_open(plan.store, plan.region.geobox, plan.times, _per_row(cube), _attributes(plan))
+    marks = store.ledger.marks()
+    done = [(row, block, mark.key) for (row, block), mark in marks.items() if store.ledger.holds(mark)]
+    units = list(plan.units(done))
+    store.describe(_provenance(plan, config or {}))
+    total = len(plan.rows) * len(plan.blocks)
+    left = sum(len(unit.rows) for unit in units)
+    lazy = cube[block_variables(cube, plan.model.contract)]
+    _run_units(units, _Kernel(plan, lazy, store, options), options, (total - left, total))
+    return Outcome(plan.store.path, left, total - left)
+
+
+class _Kernel:
+    """Does one unit: read, predict, write; holds what all units of this process share."""
+
+    def __init__(self, plan: Plan, cube: xr.Dataset, store: ZarrStore, options: RunOptions) -> None:
+        self.plan, self.cube, self.store, self.options = plan, cube, store, options
+        self.stop = threading.Event()
+
+    def __call__(self, unit: Unit, advance: Any) -> None:
+        contract = self.plan.model.contract
+        y, x = self.store.slices(unit.block)
+        shape = (self.cube.sizes["y"], self.cube.sizes["x"])
+        window = block_window(y, x, shape, halo=contract.receptive_field, stride=contract.stride)
+        here = self.cube.isel(y=window.y.read, x=window.x.read)
+        ground = _compute(here[[name for name in here.data_vars if "time" not in here[name].dims]])
+        static = encode_block(self.plan.model, ground, window, self.options.block)
+        moving = here[[name for name in here.data_vars if "time" in here[name].dims]]
+        for start in range(0, len(unit.rows), self.options.dates):
+            if self.stop.is_set():
+                return
+            rows = list(unit.rows[start : start + self.options.dates])
+            arrays = {**_compute(moving.isel(time=rows)), **{k: v for k, v in ground.items() if k == "slope"}}
+            found = predict_block(self.plan.model, arrays, static, window, self.options.block, len(rows))
+            keys = [self.plan.keys[row] for row in rows]
+            self.store.write(self.plan.times[rows], unit.block, *found, keys)
+            advance(len(rows))
+
+
+def _compute(part: xr.Dataset) -> dict[str, np.ndarray[Any, Any]]:
+    # Units are the parallelism: a read within one must not start another pool.
+    loaded = part.compute(scheduler="synchronous")
+    return {str(name): variable.to_numpy() for name, variable in loaded.data_vars.items()}
+
+
+def _run_units(units: list[Unit], kernel: _Kernel, options: RunOptions, progress: tuple[int, int]) -> None:
+    from tqdm.auto import tqdm
+
+    failures: list[tuple[Unit, GlaciercubeError]] = []
+    with (
+        tqdm(total=progress[1], initial=progress[0], unit="shard", desc="run", disable=not options.progress) as bar,
+        ThreadPoolExecutor(options.threads, thread_name_prefix="glaciercube") as pool,
+    ):
+        pending: dict[Future[None], Unit] = {}
+        queue = iter(units)
+        try:
+            while True:
+                # A bounded number in flight: memory does not grow with the region.
+                while len(pending) < options.threads and (unit := next(queue, None)) is not None:
+                    pending[pool.submit(kernel, unit, bar.update)] = unit
+                if not pending:
+                    break
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    failures += _failure(future, pending.pop(future))
+        except BaseException:
+            # Ctrl-C or a full disk: the units under way stop after their current dates.
+            kernel.stop.set()
+            raise
+    if failures:
+        raise _summary(failures, len(units))
+
+
+def _failure(future: Future[None], unit: Unit) -> list[tuple[Unit, GlaciercubeError]]:
+    error = future.exception()
+    if error is None:
+        return []
+    if isinstance(error, StoreError) or not isinstance(error, GlaciercubeError):
+        raise error
+    _log.error("shard %s: %s", unit.block, error)
+    return [(unit, error)]
+
+
+def _summary(failures: list[tuple[Unit, GlaciercubeError]], units: int) -> GlaciercubeError:
+    _, first = failures[0]
+    if len(failures) == 1 and units == 1:
+        return first
+    return PlanError(
+        f"{len(failures)} of {units} units failed, the first because {first.problem}",
+        f"{first.remedy}; then run again: what was written is kept and only the rest is computed",
+    )
+
+
+def _per_row(cube: xr.Dataset) -> xr.Dataset:
+    """Variables and bounds along time alone, such as the companions' age."""
+    names = [name for name, variable in cube.variables.items() if variable.dims[:1] == ("time",) and name != "time"]
+    keep = [name for name in names if set(cube[name].dims) <= {"time", "bnds"}]
+    return xr.Dataset({name: cube[name].variable for name in keep}).set_coords(
+        [name for name in keep if name in cube.coords]
+    )
+
+
+def _attributes(plan: Plan) -> dict[str, Any]:
+    return {
+        "title": f"Glacier probability of {plan.region.name}",
+        "source": f"glaciercube {importlib.metadata.version('glaciercube')}, model {plan.model.contract.name}",
+        "region": plan.region.name,
+    }
+
+
+def _provenance(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
+    table = plan.scenes.table
+    packages = ("glaciercube", "numpy", "xarray", "zarr", "odc-stac", "rasterio", "torch")
+    return {
+        "catalog": plan.scenes.source,
+        "scenes_fingerprint": plan.scenes.fingerprint,
+        "scenes": {label: list(ids) for label, ids in zip(plan.labels, plan.scene_ids, strict=True)},
+        "reflectance_offsets": dict(zip(table["id"], table["offset"].astype(float), strict=True)),
+        "model": plan.model.contract.name,
+        "model_version": plan.model.contract.version,
+        "model_hash": plan.model.hash,
+        "sensors": list(plan.scenes.sensors),
+        "compose": plan.compose.on,
+        "config": dict(config),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
