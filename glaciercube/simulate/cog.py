@@ -38,6 +38,11 @@ def write_cog(
         Value that means no data. Blocks that hold nothing but it, or nothing but 0 without it, take no space.
     categorical : bool
         Whether overviews take the commonest class, and not the mean.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     profile: dict[str, Any] = {
@@ -56,5 +61,8 @@ def write_cog(
         "overview_resampling": "MODE" if categorical else "AVERAGE",
         "sparse_ok": True,
     }
-    with rasterio.open(path, "w", **profile) as target:
-        target.write(pixels, 1)
+    try:
+        with rasterio.open(path, "w", **profile) as target:
+            target.write(pixels, 1)
+    except Exception as error:  # rasterio lets GDAL's own exceptions through, which have no public base
+        raise OSError(f"{path.name}: {error}") from error

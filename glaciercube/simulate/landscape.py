@@ -272,12 +272,13 @@ def _corner(
     if max(size) > 0.8 * max(relief.bed.shape):
         return room[0] / 2, room[1] / 2
     glacier = states.early + 0.5 * (states.late - states.early) > 0
-    wanted, wet = rng.uniform(0.1, 0.7), rng.uniform(0.05, 0.4) if rng.random() < 0.6 else 0.0
+    wanted, wet = rng.uniform(0.1, 0.7), rng.uniform(0.05, 0.4) if rng.random() < 0.85 else 0.0
     best, corner = np.inf, (0.0, 0.0)
-    for trial in rng.uniform(0, 1, (30, 2)):
+    for trial in rng.uniform(0, 1, (40, 2)):
         edge = (float(trial[0] * room[0]), float(trial[1] * room[1]))
         part = tuple(slice(int(e), int(e + s) + 1) for e, s in zip(edge, size, strict=True))
-        miss = abs(float(glacier[part].mean()) - wanted) + relief.sea.any() * abs(float(relief.sea[part].mean()) - wet)
+        icy, sea = float(glacier[part].mean()), float(relief.sea[part].mean())
+        miss = abs(icy - wanted) + (abs(sea - wet) - 0.3 * (min(icy, sea) > 0.03) if relief.sea.any() else 0)
         if miss < best:
             best, corner = miss, edge
     return corner

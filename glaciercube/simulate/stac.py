@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from odc.geo.geobox import GeoBox
-from rasterio.errors import RasterioError
 from tqdm import tqdm
 
 from glaciercube.errors import CatalogError
@@ -85,7 +84,7 @@ def write_catalog(world: World, folder: Path, *, progress: bool = False) -> Path
         for item in _run(list(_tasks(world, folder)), progress=progress):
             items[item["collection"]].append(item)
         return _write_json(world, folder, items)
-    except (OSError, RasterioError) as error:
+    except OSError as error:
         raise CatalogError(
             f"cannot write the simulated catalogue to {folder} ({error})",
             "free some space there or choose another folder",

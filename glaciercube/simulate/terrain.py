@@ -80,7 +80,7 @@ def draw_style(rng: np.random.Generator, *, ocean: bool) -> TerrainStyle:
         hillslope=0.5 + 0.45 * steepness,
         valley_width=float(rng.uniform(300, 800)),
         relief=1000 + 1400 * steepness * float(rng.uniform(0.7, 1.05)),
-        roughness=float(2 + 7 * steepness * rng.uniform(0.6, 1.2)),
+        roughness=float(1.5 + 4.5 * steepness * rng.uniform(0.6, 1.2)),
         rounding=float((1 - steepness) * rng.uniform(20, 120)),
         base=0.0 if ocean else float(rng.uniform(100, 3000)),
     )
@@ -143,7 +143,7 @@ def carve_relief(
     """
     sea = _sea(rng, shape, cell) if ocean else np.zeros(shape, dtype=bool)
     outlets = _outlets(rng, shape, sea)
-    texture = np.exp(0.45 * spectral_noise(rng, shape, cell, longest=2500, slope=2.2)).astype(np.float32)
+    texture = np.exp(0.45 * spectral_noise(rng, shape, cell, longest=2500, slope=2.2)).clip(0, 1.9).astype(np.float32)
     gradient = texture * style.hillslope
     area = np.full(shape, cell**2, dtype=np.float32)
     downstream = np.arange(area.size)
