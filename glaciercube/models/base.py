@@ -35,11 +35,11 @@ class Masked(NamedTuple):
 class GlacierModule(nn.Module):
     """What an architecture must offer; the caller normalises, masks and pads."""
 
-    def encode_static(self, static: Mapping[str, Masked]) -> Any:  # noqa: ANN401 - each architecture's own features
+    def encode_static(self, static: Mapping[str, Masked]) -> Any:
         """Turn the static inputs into features; called once per block, whatever the number of dates."""
         return dict(static)
 
-    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:  # noqa: ANN401
+    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:
         """Return the probability, (time, y, x) float32 in 0..1; without dynamic input, one time."""
         raise NotImplementedError
 

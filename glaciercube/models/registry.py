@@ -171,10 +171,11 @@ def _load_folder(folder: Path, source: tuple[str, tuple[tuple[str, Any], ...]]) 
             f"the trained model in {folder} takes no parameter {source[1][0][0]!r}",
             "leave it out; thresholds are for rules such as band-ratio",
         )
+    stamp = _stamp(folder)
+    if stamp in _LOADED:
+        return _LOADED[stamp]
     contract = read_contract(folder)
     stated = item_hash(json.loads((folder / ITEM).read_text(encoding="utf-8")))
-    if stated is not None and stated in _LOADED and _LOADED[stated].contract == contract:
-        return _LOADED[stated]
 
     from glaciercube.models.base import Model
     from glaciercube.models.vector import check_vector
@@ -188,7 +189,16 @@ def _load_folder(folder: Path, source: tuple[str, tuple[tuple[str, Any], ...]]) 
             "one of the files was changed or is incomplete: get the folder again, or write it anew with save_model",
         )
     check_vector(model, _read_tensors(folder / VECTOR), VECTOR_TOLERANCE)
-    return _LOADED.setdefault(model.hash, model)
+    # The same content in two folders is one model in memory.
+    _LOADED[stamp] = _LOADED.setdefault(model.hash, model)
+    return _LOADED[stamp]
+
+
+def _stamp(folder: Path) -> str:
+    """Say which files a model was loaded from: a folder written anew is read anew."""
+    files = [folder / name for name in (ITEM, WEIGHTS, VECTOR)]
+    stats = [path.stat() for path in files if path.is_file()]
+    return "|".join([str(folder.resolve()), *(f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}" for stat in stats)])
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ class BandRatio(GlacierModule):
         super().__init__()
         self.values = _numbers(contract)
 
-    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:  # noqa: ANN401, ARG002
+    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:  # noqa: ARG002
         """Return the smaller of two logistics, (time, y, x): of the ratio and of blue."""
         blue, red, swir = dynamic["optical"].values.unbind(dim=1)
         ratio = red.clamp(min=TINY) / swir.clamp(min=TINY)
@@ -69,7 +69,7 @@ class SnowIndex(GlacierModule):
         super().__init__()
         self.values = _numbers(contract)
 
-    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:  # noqa: ANN401, ARG002
+    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:  # noqa: ARG002
         """Return the logistic of the index, (time, y, x), or the smaller of it and that of near infrared."""
         green, swir, *others = dynamic["optical"].values.clamp(min=TINY).unbind(dim=1)
         index = (green - swir) / (green + swir)
@@ -88,7 +88,7 @@ class Identity(GlacierModule):
         super().__init__()
         self.modality = contract.modalities[0].name
 
-    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:  # noqa: ANN401, ARG002
+    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:  # noqa: ARG002
         """Return the input, (time, y, x)."""
         return dynamic[self.modality].values[:, 0]
 

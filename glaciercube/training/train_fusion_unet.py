@@ -78,7 +78,8 @@ The band ratio (red / SWIR > 2.8, blue > 0.15) on the same scenes: IoU {rule.iou
 @click.option("--size", default=160, show_default=True, help="Rows and columns of a scene.")
 @click.option("--steps", default=2400, show_default=True, help="Optimiser steps.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights and of the order of samples.")
-@click.option("--workers", default=2, show_default=True, help="Processes that draw, and threads that fit.")
+@click.option("--workers", default=2, show_default=True, help="Processes that draw scenes.")
+@click.option("--threads", default=2, show_default=True, help="Threads that fit; 1 where other work shares the cores.")
 @click.option("--note", type=click.Path(path_type=Path, exists=True), help="Markdown to add to the model card.")
 def main(
     *,
@@ -90,12 +91,13 @@ def main(
     steps: int,
     seed: int,
     workers: int,
+    threads: int,
     note: Path | None,
 ) -> None:
     """Draw scenes, fit, calibrate, score, and write the model folder."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = cache or Path(scratch)
-        torch.set_num_threads(workers)
+        torch.set_num_threads(threads)
         torch.manual_seed(seed)
         contract = fusion_contract()
         started = time.monotonic()
