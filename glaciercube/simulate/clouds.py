@@ -92,18 +92,19 @@ def _opacity(
     field = spectral_noise(
         rng, size, resolution, longest=float(rng.uniform(500, 4000)), slope=float(rng.uniform(2.6, 3.6))
     )
-    soft = rng.uniform(0.15, 0.7)
-    edge = np.quantile(field, 1 - np.clip(cover, 0, 1))
-    alpha = np.clip((field - edge) / soft + 0.3, 0, 1)
-    if rng.uniform() < 0.4:  # a veil all over its area, rather than a dense heart
-        alpha *= rng.uniform(0.25, 0.7)
+    there = (max(0, rows), max(0, cols))
+    view, cast_from = (
+        (slice(top, top + shape[0]), slice(left, left + shape[1]))
+        for top, left in ((there[0] - rows, there[1] - cols), there)
+    )
+    edge = np.quantile(field[view], 1 - np.clip(cover, 0, 1))
+    alpha = np.clip((field - edge) / rng.uniform(0.15, 0.7) + SEEN_CLOUD, 0, 1)
+    if rng.uniform() < 0.4:  # a veil, rather than a dense heart
+        alpha = np.minimum(alpha, rng.uniform(0.25, 0.7))
     alpha = ndimage.gaussian_filter(alpha.astype(np.float32), 15 / resolution)  # vapour has no sharp edge
-    top, left = max(0, -rows), max(0, -cols)
-    here = alpha[top : top + shape[0], left : left + shape[1]]
-    top, left = top + rows, left + cols
-    cast = alpha[top : top + shape[0], left : left + shape[1]]
     penumbra = height * 0.0093 / resolution  # the sun's disc is half a degree wide
-    return here, np.asarray(ndimage.gaussian_filter(cast, 0.5 * penumbra + 0.5), dtype=np.float32)
+    shade = ndimage.gaussian_filter(alpha[cast_from], 0.5 * penumbra + 0.5)
+    return np.asarray(alpha[view], dtype=np.float32), np.asarray(shade, dtype=np.float32)
 
 
 def _blend(

@@ -172,9 +172,9 @@ def _plant_cover(surface: Surface, fields: _Fields, ground: np.random.Generator)
     """Share of plants, 0 to 1: below a tree or grass line that wavers, thinner on steep ground."""
     low, high = np.quantile(surface.elevation, [0.02, 0.98])
     span = max(float(high - low), 50.0)
-    line = low + span * ground.uniform(-0.1, 0.4)
+    line = low + span * ground.uniform(-0.1, 0.5)
     height = (line - surface.elevation) / (0.12 * span) + 0.9 * fields.rock_unit + 0.4 * fields.texture
-    return np.asarray(ground.uniform(0.4, 1) / (1 + np.exp(-1.5 * height)), dtype=np.float32)
+    return np.asarray(ground.uniform(0.5, 1) / (1 + np.exp(-2.5 * height)), dtype=np.float32)
 
 
 def _debris(spectra: SceneSpectra, fields: _Fields, ground: np.random.Generator) -> FloatArray:
