@@ -1,0 +1,144 @@
+"""Area intervals by split-conformal calibration: what simulated glaciers of known area say of the error.
+
+Pixels are never taken as independent. The unit is the glacier: on each of many simulated glaciers, one per simulated
+place, the error of the area is measured, and its empirical quantiles, corrected for their finite number
+(Vovk et al. 2005; Lei et al. 2018, JASA 113:1094), are the interval of a new glacier, if it is exchangeable with
+those: real glaciers are so only as far as the simulation resembles them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from glaciercube.errors import ModelError
+
+__all__ = ["Calibration", "find_calibration", "read_calibrations", "write_calibrations"]
+
+SHIPPED = "calibrations.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Errors of area on calibration glaciers.
+
+    Attributes
+    ----------
+    model, model_hash : str
+        Which model; the hash decides.
+    modalities : tuple of str
+        What it was given, sorted.
+    every : str
+        ``"observation"`` or ``"year"``: which areas.
+    scores : tuple of float
+        One per glacier, ascending: (true area - estimated area) / clear area of the outline, dimensionless.
+    source : str
+        How they came about.
+    """
+
+    model: str
+    model_hash: str
+    modalities: tuple[str, ...]
+    every: str
+    scores: tuple[float, ...]
+    source: str = ""
+
+    def quantiles(self, level: float) -> tuple[float, float]:
+        """Lower and upper score of an interval that holds with probability ``level`` or more.
+
+        Parameters
+        ----------
+        level : float
+            Coverage, such as 0.9; each tail gets half of the rest.
+
+        Raises
+        ------
+        ModelError
+            If there are too few glaciers for that level.
+        """
+        n = len(self.scores)
+        rank = math.ceil((n + 1) * (1 - (1 - level) / 2))
+        if rank > n:
+            raise ModelError(
+                f"{n} calibration glaciers do not carry a {level:.0%} interval",
+                f"calibrate on at least {math.ceil(2 / (1 - level)) - 1}, or ask for a lower level",
+            )
+        ordered = np.sort(self.scores)
+        return float(ordered[n - rank]), float(ordered[rank - 1])
+
+    def interval(self, series: pd.DataFrame, level: float = 0.9) -> pd.DataFrame:
+        """Add ``lower_km2`` and ``upper_km2`` to an area series.
+
+        Ground of the outline that no clear pixel shows may hold no ice or be all ice: the bounds allow for both.
+
+        Parameters
+        ----------
+        series : DataFrame
+            From `area_series`.
+        level : float
+            Coverage.
+        """
+        low, high = self.quantiles(level)
+        clear = series["coverage"] * series["outline_area_km2"]
+        hidden = (series["outline_area_km2"] * series["in_grid"] - clear).clip(lower=0)
+        lower = (series["area_km2"] + low * clear).clip(lower=0)
+        upper = np.minimum(series["area_km2"] + high * clear, clear) + hidden
+        # The estimate itself stays inside, also where the calibration glaciers all erred to one side.
+        return series.assign(
+            lower_km2=np.minimum(lower, series["area_km2"]), upper_km2=np.maximum(upper, series["area_km2"])
+        )
+
+
+def read_calibrations(path: str | Path | None = None) -> list[Calibration]:
+    """Read calibrations from a file, or those that come with the package.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read.
+    """
+    if path is None:
+        return list(_shipped())
+    try:
+        return _parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} is not a file of calibrations ({error})", "write it with write_calibrations"
+        ) from error
+
+
+def write_calibrations(calibrations: Iterable[Calibration], path: str | Path) -> Path:
+    """Write calibrations as JSON."""
+    content = [{**asdict(one), "scores": [round(score, 5) for score in one.scores]} for one in calibrations]
+    path = Path(path)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def find_calibration(
+    model_hash: str, modalities: Iterable[str], every: str, *, path: str | Path | None = None
+) -> Calibration | None:
+    """The calibration made for a model, its inputs and kind of area; None if there is none."""
+    wanted = (model_hash, tuple(sorted(modalities)), every)
+    return next((one for one in read_calibrations(path) if (one.model_hash, one.modalities, one.every) == wanted), None)
+
+
+@cache
+def _shipped() -> tuple[Calibration, ...]:
+    file = resources.files("glaciercube.change") / SHIPPED
+    return tuple(_parse(file.read_text(encoding="utf-8"))) if file.is_file() else ()
+
+
+def _parse(text: str) -> list[Calibration]:
+    return [
+        Calibration(**{**one, "modalities": tuple(one["modalities"]), "scores": tuple(one["scores"])})
+        for one in json.loads(text)
+    ]
