@@ -1,0 +1,59 @@
+# make demo: builds its own environment, runs the main job. make test: runs the tests.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint train calibrate clean
+
+# Python 3.11 where there are several: the pinned torch has its lightest build there.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$p" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+help:
+	@echo "make demo      run the main job on a simulated world (first time: installs into $(VENV))"
+	@echo "make test      run the tests"
+	@echo "make test-all  the tests with every long check"
+	@echo "make lint      style, types and the direction of imports"
+	@echo "make train     train the shipped fusion-unet again (about half an hour on two cores)"
+	@echo "make calibrate measure the shipped area intervals again"
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "glaciercube needs Python 3.11 or newer with venv: install it, or set PYTHON=" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+# Torch first and pinned: an unpinned resolver may fetch gigabytes of CUDA packages.
+$(VENV)/.runs: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "installing glaciercube into $(VENV)"
+	$(PIP) torch
+	$(PIP) --editable '.[view]'
+	@touch $@
+
+$(VENV)/.develops: $(VENV)/.runs
+	@echo "installing the tools for tests into $(VENV)"
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.runs
+	$(BIN)/glaciercube demo
+
+test: $(VENV)/.develops
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.develops
+	GLACIERCUBE_FULL=1 $(BIN)/python -m pytest --timeout 3600
+
+lint: $(VENV)/.develops
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+train: $(VENV)/.runs
+	$(BIN)/python -m glaciercube.training.train_fusion_unet --out glaciercube/models/weights/fusion-unet
+
+calibrate: $(VENV)/.runs
+	$(BIN)/python -m glaciercube.training.calibrate_area --out glaciercube/change/calibrations.json
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,164 @@
+"""The commands. Every failure ends in one sentence and an exit code that is not 0."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+
+from glaciercube.errors import GlaciercubeError
+
+__all__ = ["main"]
+
+P = ParamSpec("P")
+
+
+def _told(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn our errors into one sentence on stderr and exit code 1."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except GlaciercubeError as error:
+            click.echo(f"glaciercube: {error}", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("glaciercube: stopped: run again to go on where it ended.", err=True)
+            sys.exit(130)
+
+    return wrapper
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="glaciercube")
+def main() -> None:
+    """Glacier-probability time series from open satellite archives."""
+    # A failed read is told once, by our own sentence.
+    logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    for package in ("odc", "affine", "rasterio", "shapely", "zarr", "pystac"):
+        warnings.filterwarnings("ignore", module=rf"{package}\b")
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"glaciercube: warning: {message}", err=True)
+
+
+_CONFIG = click.argument("config", type=click.Path(path_type=Path))
+_QUIET = click.option("--quiet", is_flag=True, help="No progress bars.")
+
+
+@main.command()
+@_CONFIG
+@_QUIET
+@_told
+def run(config: Path, *, quiet: bool) -> None:
+    """Run the job of a CONFIG file; run it again to finish or extend it."""
+    from dataclasses import replace
+
+    from glaciercube.campaign import run as run_plan
+    from glaciercube.config import load_config
+
+    settings = load_config(config)
+    options = replace(settings.run, progress=not quiet)
+    outcome = run_plan(settings.plan(), options, settings.as_dict())
+    click.echo(f"{outcome.computed} shards computed, {outcome.skipped} were done: {outcome.path}")
+
+
+@main.command()
+@_CONFIG
+@_told
+def explain(config: Path) -> None:
+    """Say what a run of CONFIG would read, compute and write."""
+    from glaciercube.campaign import explain as explain_plan
+    from glaciercube.config import load_config
+
+    click.echo(str(explain_plan(load_config(config).plan())))
+
+
+@main.command()
+@_CONFIG
+@click.option("--save", type=click.Path(path_type=Path), help="Write the scenes to this GeoParquet file.")
+@_told
+def find(config: Path, save: Path | None) -> None:
+    """List the scenes that CONFIG's search finds."""
+    from glaciercube.config import load_config
+
+    scenes = load_config(config).find()
+    click.echo(scenes.summary().to_string(index=False))
+    click.echo(f"{len(scenes)} scenes in {scenes.source}, fingerprint {scenes.fingerprint[:16]}")
+    if save is not None:
+        click.echo(f"saved to {scenes.save(save)}")
+
+
+@main.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("outlines", type=click.Path(path_type=Path))
+@click.option("--every", type=click.Choice(["observation", "year"]), default="observation", show_default=True)
+@click.option("--csv", type=click.Path(path_type=Path), help="Write the series to this file.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the series to this file.")
+@_told
+def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path | None) -> None:
+    """Ice area of each of the OUTLINES through time, read from a STORE."""
+    from glaciercube.change import AreaOptions, area_series
+
+    series = area_series(store, outlines, AreaOptions(every=every))  # type: ignore[arg-type]
+    click.echo(series.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    if series["lower_km2"].isna().all():
+        click.echo("no interval: this model and these inputs have no calibration glaciers", err=True)
+    if csv is not None:
+        series.to_csv(csv, index=False)
+        click.echo(f"series: {csv}")
+    if plot is not None:
+        from glaciercube.view import plot_area
+
+        plot_area(series, title=f"{store.stem}, ice area within outlines").savefig(plot)
+        click.echo(f"picture: {plot}")
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True)
+@click.option("--size", type=int, default=256, show_default=True, help="Pixels a side, of 20 m.")
+@click.option("--model", default="fusion-unet", show_default=True)
+@_QUIET
+@_told
+def demo(out: Path, size: int, model: str, *, quiet: bool) -> None:
+    """Map a simulated world from its satellite images, and compare with its truth."""
+    from glaciercube.demo import run_demo
+    from glaciercube.simulate.world import WorldOptions
+
+    def say(text: str) -> None:
+        click.echo(f"- {text}", err=True)
+
+    result = run_demo(out, WorldOptions(size=size), model=model, progress=not quiet, say=say)
+    headings = {
+        "year": "year",
+        "ice_km2": "ice area (km2)",
+        "true_km2": "true area (km2)",
+        "low_km2": "90% from",
+        "high_km2": "90% to",
+        "seen": "seen",
+    }
+    click.echo("")
+    click.echo(result.table.rename(columns=headings).to_string(index=False, float_format=lambda v: f"{v:.2f}"))
+    click.echo(f"\nstore    {result.store}\nareas    {result.csv}\npicture  {result.picture}")
+
+
+@main.command()
+@_told
+def models() -> None:
+    """List the models that come with the package."""
+    from glaciercube.models import list_models
+
+    for contract in list_models():
+        inputs = ", ".join(m.name if m.required else f"[{m.name}]" for m in contract.modalities)
+        click.echo(
+            f"{contract.name:14} {inputs:42} {contract.description.splitlines()[0] if contract.description else ''}"
+        )

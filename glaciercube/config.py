@@ -1,0 +1,296 @@
+"""One YAML configuration, composed of each room's own options, with errors that name the line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from glaciercube.campaign import Plan, RunOptions, make_plan
+from glaciercube.catalog import Scenes, SensorOptions, find
+from glaciercube.change import AreaOptions
+from glaciercube.cube import ComposeOptions, LoadOptions
+from glaciercube.errors import ConfigError
+from glaciercube.models import load_model
+from glaciercube.region import Region
+from glaciercube.sensors import get_sensor
+from glaciercube.store import StoreOptions
+
+if TYPE_CHECKING:
+    from glaciercube.models.base import Model
+
+__all__ = ["Config", "ModelConfig", "RegionConfig", "load_config", "parse_config"]
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """Where: a ``bbox``, or ``outlines`` and perhaps one ``glacier`` of them.
+
+    Attributes
+    ----------
+    resolution : float
+        Pixel size in metres.
+    name : str or None
+        Name of the place.
+    bbox : (west, south, east, north) or None
+        Degrees.
+    outlines : str or None
+        Path of glacier outlines (GeoJSON, GeoPackage, RGI).
+    glacier : str or None
+        Id of one glacier in the outlines.
+    buffer : float or None
+        Metres around; by default 0 around a bbox and 200 around outlines.
+    crs : str or None
+        A metric CRS; chosen from the place by default.
+    """
+
+    resolution: float
+    name: str | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    outlines: str | None = None
+    glacier: str | None = None
+    buffer: float | None = None
+    crs: str | None = None
+
+    def region(self) -> Region:
+        """Make the region.
+
+        Raises
+        ------
+        RegionError
+            If place, resolution or CRS cannot be used.
+        ConfigError
+            If there is neither a bbox nor outlines.
+        """
+        if self.bbox is not None:
+            return Region.from_bbox(
+                self.bbox,
+                resolution=self.resolution,
+                name=self.name or "region",
+                buffer=self.buffer or 0.0,
+                crs=self.crs,
+            )
+        if self.outlines is None:
+            raise ConfigError("the region has neither bbox nor outlines", "give one of them")
+        return Region.from_outlines(
+            self.outlines,
+            resolution=self.resolution,
+            name=self.name,
+            glacier=self.glacier,
+            buffer=200.0 if self.buffer is None else self.buffer,
+            crs=self.crs,
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """With what.
+
+    Attributes
+    ----------
+    name : str
+        A model's name, or the path of a model folder.
+    parameters : dict
+        Parameters of a rule, such as ``threshold``.
+    """
+
+    name: str = "fusion-unet"
+    parameters: dict[str, bool | int | float | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A job, as the user writes it. Relative paths start at the working directory.
+
+    Attributes
+    ----------
+    region, catalog, time, store
+        Where, from what (a path, a STAC API's URL or a provider's name), when, and where to.
+    sensors : dict
+        Sensor -> options; a list of names in YAML.
+    compose : ComposeOptions
+        A word (``observation``, ``month``, ``season``, ``year``) in YAML stands for ``on``.
+    model : ModelConfig
+        A name in YAML stands for it without parameters.
+    load, run, area
+        Options of those rooms.
+    """
+
+    region: RegionConfig
+    catalog: str
+    time: str
+    store: StoreOptions
+    sensors: dict[str, SensorOptions] = field(
+        default_factory=lambda: {name: SensorOptions() for name in ("sentinel-2", "sentinel-1", "dem")}
+    )
+    compose: ComposeOptions = field(default_factory=ComposeOptions)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    load: LoadOptions = field(default_factory=LoadOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+    area: AreaOptions = field(default_factory=AreaOptions)
+
+    def find(self, region: Region | None = None) -> Scenes:
+        """Search the catalogue; see `glaciercube.catalog.find`."""
+        return find(self.catalog, region or self.region.region(), self.time, self.sensors)
+
+    def load_model(self) -> Model:
+        """Load the model; see `glaciercube.models.load_model`."""
+        return load_model(self.model.name, **self.model.parameters)
+
+    def plan(self) -> Plan:
+        """Decide the job; see `glaciercube.campaign.make_plan`."""
+        # The model first: a misspelt name should not wait for a search.
+        model, region = self.load_model(), self.region.region()
+        return make_plan(region, self.find(region), model, self.store, load=self.load, compose=self.compose)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for provenance."""
+        return dataclasses.asdict(self)
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a configuration file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or understood; the message names the line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path} ({error.strerror})", "check the path") from error
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, name: str = "configuration") -> Config:
+    """Read a configuration from YAML text.
+
+    Parameters
+    ----------
+    text : str
+        YAML.
+    name : str
+        What to call it in errors.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be understood; the message names the line.
+    """
+    import pydantic
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name} line {mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or "it is not YAML"
+        raise ConfigError(f"{where}: {problem}", "mend the YAML there") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} is not a mapping", "write keys such as region, catalog, time and store")
+    content = _expanded(content)
+    _check_keys(Config, content, (), node, name)
+    try:
+        config = pydantic.TypeAdapter(Config).validate_python(content)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = tuple(first["loc"])
+        raise ConfigError(
+            f"{name} line {_line(node, path)}: {'.'.join(map(str, path))}: {first['msg']}", _remedy(first["type"])
+        ) from error
+    for sensor in config.sensors:
+        try:
+            get_sensor(sensor)
+        except ConfigError as error:
+            where = f"{name} line {_line(node, ('sensors', sensor))}"
+            raise ConfigError(f"{where}: {error.problem}", error.remedy) from None
+    return config
+
+
+def _expanded(content: dict[str, Any]) -> dict[str, Any]:
+    """Short spellings into long ones."""
+    out = dict(content)
+    sensors = out.get("sensors")
+    if isinstance(sensors, list):
+        out["sensors"] = {str(sensor): {} for sensor in sensors}
+    elif isinstance(sensors, dict):
+        out["sensors"] = {sensor: options or {} for sensor, options in sensors.items()}
+    for key, first in (("compose", "on"), ("store", "path"), ("model", "name")):
+        if isinstance(out.get(key), str):
+            out[key] = {first: out[key]}
+    model = out.get("model")
+    if isinstance(model, dict) and "parameters" not in model:
+        rest = {key: value for key, value in model.items() if key != "name"}
+        out["model"] = {**{key: model[key] for key in ("name",) if key in model}, "parameters": rest}
+    if "time" in out and not isinstance(out["time"], str):
+        # YAML reads 2024 as a number and 2024-07-01 as a date.
+        out["time"] = str(out["time"])
+    return out
+
+
+def _check_keys(kind: Any, content: Any, path: tuple[Any, ...], node: Any, name: str) -> None:
+    """Refuse keys that nothing would read, with the nearest that would be."""
+    if not isinstance(content, Mapping):
+        return
+    if not dataclasses.is_dataclass(kind):
+        arguments = typing.get_args(kind)
+        if typing.get_origin(kind) is dict and dataclasses.is_dataclass(arguments[1]):
+            for key, value in content.items():
+                _check_keys(arguments[1], value, (*path, key), node, name)
+        return
+    hints = typing.get_type_hints(kind)
+    for key, value in content.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            raise ConfigError(
+                f"{name} line {_line(node, (*path, key))}: unknown key {'.'.join(map(str, (*path, key)))!r}",
+                f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(hints)}",
+            )
+        _check_keys(_inner(hints[key]), value, (*path, key), node, name)
+
+
+def _inner(kind: Any) -> Any:
+    """The type within ``X | None``."""
+    if isinstance(kind, types.UnionType):
+        return next(part for part in typing.get_args(kind) if part is not type(None))
+    return kind
+
+
+def _line(node: Any, path: tuple[Any, ...]) -> int:
+    """Line of the deepest part of a path that the YAML spells out."""
+    line = node.start_mark.line + 1
+    for step in path:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == str(step)]
+            if not found:
+                break
+            key, node = found[0]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode):
+            items = {item.value: item for item in node.value if isinstance(item, yaml.ScalarNode)}
+            position = step if isinstance(step, int) and step < len(node.value) else None
+            chosen = node.value[position] if position is not None else items.get(str(step))
+            if chosen is None:
+                break
+            node = chosen
+            line = node.start_mark.line + 1
+        else:
+            break
+    return int(line)
+
+
+def _remedy(kind: str) -> str:
+    if kind == "missing":
+        return "add it"
+    if kind.startswith("literal"):
+        return "choose one of those"
+    return "write a value of that kind"

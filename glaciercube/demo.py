@@ -1,0 +1,155 @@
+"""The demonstration: a simulated world, mapped year by year, held against its truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from glaciercube.campaign import RunOptions, run
+from glaciercube.change import AreaOptions, area_series, regional_area
+from glaciercube.config import Config, ModelConfig, RegionConfig
+from glaciercube.cube import compose, load
+from glaciercube.simulate.stac import write_catalog
+from glaciercube.simulate.world import World, WorldOptions, simulate_world
+from glaciercube.store import StoreOptions, open_store
+
+__all__ = ["DemoResult", "run_demo"]
+
+
+@dataclass(frozen=True, eq=False)
+class DemoResult:
+    """What the demonstration gives.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Per year: ``year``, ``ice_km2``, ``true_km2``, ``low_km2``, ``high_km2`` (90 % interval), ``seen`` (share).
+    store, picture, csv : Path
+        The probability store, the figure, and the area of every glacier and year.
+    """
+
+    table: pd.DataFrame
+    store: Path
+    picture: Path
+    csv: Path
+
+
+def run_demo(
+    folder: str | Path,
+    options: WorldOptions | None = None,
+    *,
+    model: str = "fusion-unet",
+    threads: int = 2,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> DemoResult:
+    """Simulate a world, run the main job on it, and compare with the truth.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if it is not there; a world that is there already is used again.
+    options : WorldOptions or None
+        The world.
+    model : str
+        Which model.
+    threads : int
+        Units at a time.
+    progress : bool
+        Show progress bars.
+    say : callable
+        Told in a line what happens next.
+
+    Raises
+    ------
+    GlaciercubeError
+        As the rooms that it passes through raise them.
+    """
+    folder = Path(folder)
+    say("simulating a glacierised world and writing it as COGs and STAC items")
+    world = simulate_world(options or WorldOptions())
+    catalog = _written(world, folder / "world", progress=progress)
+    config = _config(world, catalog, folder / "glacier_probability.zarr", model)
+    say("searching, and planning the run")
+    plan = config.plan()
+    say(f"running {model} over {len(plan.rows)} dates of {len(plan.scenes)} scenes")
+    run(plan, RunOptions(threads=threads, progress=progress), config.as_dict())
+    say("reading areas from the store")
+    series = area_series(config.store.path, world.outlines, AreaOptions(every="year"))
+    csv = folder / "area.csv"
+    series.to_csv(csv, index=False, float_format="%.4f")
+    truth = world.true_area().groupby("year")["area_km2"].sum().reset_index()
+    return DemoResult(
+        _table(series, truth), Path(config.store.path), _picture(config, world, series, truth, folder), csv
+    )
+
+
+def _written(world: World, folder: Path, *, progress: bool) -> Path:
+    """The catalogue of this world, from an earlier call where there is one."""
+    stamp, wanted = folder / "options.json", json.dumps(asdict(world.options), sort_keys=True)
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return folder / "catalog.json"
+    path = write_catalog(world, folder, progress=progress)
+    stamp.write_text(wanted, encoding="utf-8")
+    return path
+
+
+def _config(world: World, catalog: Path, store: Path, model: str) -> Config:
+    first, *_, last = (*world.options.years, world.options.years[-1])
+    return Config(
+        region=RegionConfig(
+            resolution=world.region.resolution,
+            name="simulated",
+            bbox=world.region.bbox,
+            crs=str(world.region.geobox.crs),
+        ),
+        catalog=str(catalog),
+        time=f"{first}-01-01/{last}-12-31",
+        store=StoreOptions(str(store), shard=256),
+        model=ModelConfig(model),
+    )
+
+
+def _table(series: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    total = regional_area(series)
+    return pd.DataFrame(
+        {
+            "year": total["time"].dt.year,
+            "ice_km2": total["area_km2"],
+            "true_km2": truth.set_index("year").loc[total["time"].dt.year, "area_km2"].to_numpy(),
+            "low_km2": total["lower_km2"],
+            "high_km2": total["upper_km2"],
+            "seen": total["coverage"],
+        }
+    )
+
+
+def _picture(config: Config, world: World, series: pd.DataFrame, truth: pd.DataFrame, folder: Path) -> Path:
+    from glaciercube.view import plot_change
+
+    cube = compose(load(config.find(world.region).of("sentinel-2"), world.region), "year")
+    ends = [0, cube.sizes["time"] - 1]
+    years = cube["time"].dt.year.to_numpy()[ends]
+    images = [
+        (f"{year}, median of the clear dates (SWIR / NIR / red)", cube[["swir16", "nir", "red"]].isel(time=i).compute())
+        for i, year in zip(ends, years, strict=True)
+    ]
+    probability = open_store(config.store.path)["glacier_probability"]
+    maps = [
+        (f"{year}, mean glacier probability", probability.sel(time=str(year)).mean("time").compute()) for year in years
+    ]
+    figure = plot_change(
+        images,
+        maps,
+        regional_area(series),
+        truth=truth.assign(time=pd.to_datetime(truth["year"].astype(str))),
+        outlines=world.outlines,
+        title=f"Simulated glaciers {years[0]}-{years[1]}; yellow: outlines of {years[0]}",
+    )
+    path = folder / "change.png"
+    figure.savefig(path)
+    return path
