@@ -100,7 +100,9 @@ class Landscape:
         thickness = self.thickness(year)
         ice = thickness > 0
         ground = np.where(self.bed < self.lake_level, self.lake_level, self.bed)
-        top = np.where(self.sea, np.maximum(self.bed + thickness, 8), self.bed + thickness)
+        # A front stands above the water that it ends in: 8 m above the sea, 2 m above a lake.
+        water = np.where(self.sea, 8, np.where(self.bed < self.lake_level, self.lake_level + 2, -np.inf))
+        top = np.maximum(self.bed + thickness, water)
         return np.asarray(np.where(ice, top, np.where(self.sea, 0, ground)), dtype=np.float32)
 
     def glaciers(self, year: float) -> npt.NDArray[np.int32]:
@@ -340,7 +342,7 @@ def _lakes(
     y, x = np.mgrid[: window.shape[0], : window.shape[1]]
     rough = np.exp(0.3 * spectral_noise(rng, window.shape, window.resolution, longest=300))
     for places, rate, largest in ((snout, 0.12, 420), (tarn, 0.05, 160)):
-        candidates = np.flatnonzero(places)
+        candidates = np.flatnonzero(places & (smooth > 5))  # not in the sea
         for _ in range(min(rng.poisson(0.4 + rate * area), 12) if candidates.size else 0):
             row, col = np.unravel_index(int(rng.choice(candidates)), window.shape)
             radius, stretch, turn = rng.uniform(60, largest), rng.uniform(0.5, 1.0), rng.uniform(0, np.pi)
