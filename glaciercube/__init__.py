@@ -1,1 +1,71 @@
-"""Glacier-probability time series from open satellite archives."""
+"""Glacier-probability time series from open satellite archives.
+
+    region = glaciercube.Region.from_bbox((86.78, 27.95, 86.85, 28.00), resolution=20, name="khumbu")
+    scenes = glaciercube.find("planetary-computer", region, "2024", ["sentinel-2", "sentinel-1", "dem"])
+    cube = glaciercube.compose(glaciercube.load(scenes, region))
+    prediction = glaciercube.predict(cube, glaciercube.load_model("fusion-unet"))
+
+Nothing is computed before it is asked for, and nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glaciercube.campaign import explain, make_plan, run
+    from glaciercube.catalog import Scenes, find
+    from glaciercube.change import area_series, regional_area
+    from glaciercube.config import Config, load_config
+    from glaciercube.cube import compose, load
+    from glaciercube.errors import GlaciercubeError
+    from glaciercube.inference import predict
+    from glaciercube.models import list_models, load_model
+    from glaciercube.region import Region
+    from glaciercube.store import StoreOptions, open_store
+
+__all__ = [
+    "Config",
+    "GlaciercubeError",
+    "Region",
+    "Scenes",
+    "StoreOptions",
+    "area_series",
+    "compose",
+    "explain",
+    "find",
+    "list_models",
+    "load",
+    "load_config",
+    "load_model",
+    "make_plan",
+    "open_store",
+    "predict",
+    "regional_area",
+    "run",
+]
+
+_ROOMS = {
+    "campaign": ("explain", "make_plan", "run"),
+    "catalog": ("Scenes", "find"),
+    "change": ("area_series", "regional_area"),
+    "config": ("Config", "load_config"),
+    "cube": ("compose", "load"),
+    "errors": ("GlaciercubeError",),
+    "inference": ("predict",),
+    "models": ("list_models", "load_model"),
+    "region": ("Region",),
+    "store": ("StoreOptions", "open_store"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'glaciercube' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"glaciercube.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -230,7 +230,7 @@ def read_outlines(outlines: str | Path | gpd.GeoDataFrame, *, glacier: str | Non
             frame = gpd.read_file(outlines)
         except Exception as error:
             raise OutlineError(
-                f"cannot read the outlines {source} ({error})", "give a GeoJSON or GeoPackage"
+                f"cannot read the outlines {source} ({str(error).split(';')[0]})", "give a GeoJSON or GeoPackage"
             ) from error
     else:
         source, frame = "given as a GeoDataFrame", outlines.copy()

@@ -104,7 +104,7 @@ def parse_interval(time: str) -> Interval:
     try:
         start, end = pd.Period(first.strip()), pd.Period((last or first).strip())
         bounds = (start.start_time.to_pydatetime(), end.end_time.floor("us").to_pydatetime())
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise ConfigError(f"time {time!r} is not an interval", "write it as 2024-01-01/2024-12-31") from error
     begin, finish = (moment.replace(tzinfo=dt.UTC) for moment in bounds)
     if finish < begin:

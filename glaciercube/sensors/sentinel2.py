@@ -27,6 +27,8 @@ SCL_CLOUD: Final = (8, 9, 10)
 SCL_SHADOW: Final = (3,)
 
 _TILE = re.compile(r"(?:_T|MGRS-|_)(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
+# ESA's product name: platform, level, start of the datatake, baseline, relative orbit, tile.
+_PRODUCT = re.compile(r"^(S2[A-D])_MSIL\d[AC]_(\d{8}T\d{6})_")
 _DATATAKE_BASELINE = re.compile(r"_N\d\d\.\d\d$")
 
 
@@ -52,7 +54,7 @@ class Sentinel2:
         """Datatake, tile, level, offset and sun of a scene; see `Sensor.facts`."""
         properties = item.properties
         offset, notes = choose_offset(item)
-        datatake = _DATATAKE_BASELINE.sub("", str(properties.get("s2:datatake_id", "")))
+        datatake = _datatake(item)
         tile = _tile(item)
         zenith = _number(properties, "s2:mean_solar_zenith")
         elevation = _number(properties, "view:sun_elevation")
@@ -62,7 +64,7 @@ class Sentinel2:
                 _baseline(properties) or 0.0,
                 str(properties.get("s2:generation_time", properties.get("created", ""))),
             ),
-            part=str(properties.get("s2:datastrip_id", "")),
+            part=str(properties.get("s2:datastrip_id", properties.get("eopf:datastrip_id", ""))),
             overpass=datatake or str(properties.get("sat:relative_orbit", "")),
             level="toa" if "l1c" in (item.collection_id or "").lower() or "MSIL1C" in item.id else "surface",
             offset=offset,
@@ -133,6 +135,15 @@ def _baseline(properties: Mapping[str, Any]) -> float | None:
         except (KeyError, TypeError, ValueError):
             continue
     return None
+
+
+def _datatake(item: pystac.Item) -> str:
+    stated = item.properties.get("s2:datatake_id") or item.properties.get("eopf:datatake_id")
+    if stated:
+        # The baseline is part of the identifier, and reprocessing must not make another datatake of it.
+        return _DATATAKE_BASELINE.sub("", str(stated))
+    named = _PRODUCT.match(item.id)
+    return "_".join(named.groups()) if named else ""
 
 
 def _tile(item: pystac.Item) -> str:
