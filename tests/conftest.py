@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from glaciercube.simulate.stac import write_catalog
 from glaciercube.simulate.world import World, WorldOptions, simulate_world
 

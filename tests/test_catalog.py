@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pystac
 import pytest
+
 from glaciercube.catalog import Scenes, SensorOptions, find, parse_interval
 from glaciercube.catalog.scenes import without_secrets
 from glaciercube.errors import BandError, CatalogError, ConfigError, EmptySearchError

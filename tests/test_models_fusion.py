@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from glaciercube.errors import ModelError
 from glaciercube.models import load_model
 from glaciercube.models.base import GlacierModule, Model
 from glaciercube.models.builtin import SHIPPED
 from glaciercube.models.fusion_unet import FusionUNet, fusion_contract, receptive_field
 from glaciercube.models.registry import build_module
-from torch import Tensor, nn
 
 SHAPE = (64, 72)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+from shapely.geometry import Point, box
+
 from glaciercube.errors import OutlineError, RegionError
 from glaciercube.region import Region, choose_crs
-from shapely.geometry import Point, box
 
 
 def inventory(column: str, ids: list[str]) -> gpd.GeoDataFrame:

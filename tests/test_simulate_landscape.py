@@ -6,12 +6,13 @@ import datetime as dt
 
 import numpy as np
 import pytest
+from odc.geo.geobox import GeoBox
+from scipy import ndimage
+
 from glaciercube.simulate.dem import dem_tiles, stale_dem
 from glaciercube.simulate.landscape import Landscape, random_landscape
 from glaciercube.simulate.passes import sun_position
 from glaciercube.simulate.surface import LAKE, OCEAN
-from odc.geo.geobox import GeoBox
-from scipy import ndimage
 
 SUMMER = dt.date(2018, 8, 20)
 

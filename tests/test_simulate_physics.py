@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
+
 from glaciercube.simulate.clouds import SCL, add_clouds
 from glaciercube.simulate.ground import ground_reflectance
 from glaciercube.simulate.illumination import cast_shadow, illuminate

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from glaciercube.errors import ReadError
 from glaciercube.simulate import fit_spectra
 from glaciercube.simulate.spectra import BANDS, CLASSES, draw_atmosphere, draw_scene_spectra, load_statistics

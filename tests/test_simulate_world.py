@@ -11,11 +11,12 @@ import pandas as pd
 import pystac
 import pytest
 import rasterio
+from rasterio.warp import Resampling, reproject
+
 from glaciercube.errors import CatalogError, ConfigError
 from glaciercube.simulate.dem import stale_dem
 from glaciercube.simulate.stac import write_catalog, write_truth
 from glaciercube.simulate.world import World, WorldOptions, simulate_world
-from rasterio.warp import Resampling, reproject
 
 OPTIONS = WorldOptions(size=80, years=(2020, 2022), dates_per_year=2)
 

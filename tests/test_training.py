@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from glaciercube.cube.terrain import terrain_variables
 from glaciercube.errors import ModelError
 from glaciercube.models import load_model

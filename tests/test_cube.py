@@ -1,0 +1,254 @@
+"""load() and compose(): lazy, in physical units, one value per pixel, on one time axis."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pystac
+import pytest
+import rasterio
+import xarray as xr
+
+from glaciercube.catalog import Scenes, find
+from glaciercube.cube import ComposeOptions, LoadOptions, compose, load, schedule
+from glaciercube.cube.reader import Driver
+from glaciercube.cube.terrain import hillshade, terrain_variables
+from glaciercube.errors import CubeError, ReadError
+from glaciercube.region import Region
+from glaciercube.simulate.world import World
+
+
+@pytest.fixture(scope="module")
+def scenes(world: World, catalog: Path) -> Scenes:
+    return find(catalog, world.region, "2021/2022")
+
+
+@pytest.fixture(scope="module")
+def tree(scenes: Scenes, world: World) -> xr.DataTree:
+    return load(scenes, world.region)
+
+
+def test_tree_has_a_node_per_sensor_in_physical_units(tree: xr.DataTree, world: World) -> None:
+    assert set(tree.children) == {"sentinel2", "sentinel1", "terrain"}
+    optical, radar, terrain = (tree[name].to_dataset().compute() for name in ("sentinel2", "sentinel1", "terrain"))
+    assert optical.sizes == {"time": 4, "y": 80, "x": 80}
+    assert optical["red"].dtype == "float32"
+    assert optical["red"].attrs["units"] == "1"
+    assert -0.2 < float(optical["red"].min()) < float(optical["red"].max()) < 2
+    assert optical["scl"].dtype == "uint8"
+    assert (optical["sun_elevation"] > 10).all()
+    assert radar["vv_db"].attrs["units"] == "dB"
+    np.testing.assert_allclose(radar["vv_db"], 10 * np.log10(radar["vv"]), rtol=1e-4)
+    assert float(radar["vv"].min()) > 0
+    assert terrain["elevation"].dims == ("y", "x")
+    assert 0 <= float(terrain["slope"].min()) < float(terrain["slope"].max()) < 90
+    for node in (optical, radar, terrain):
+        assert node["spatial_ref"].attrs["crs_wkt"]
+        np.testing.assert_array_equal(node["x"], world.truth["x"])
+        np.testing.assert_array_equal(node["y"], world.truth["y"])
+
+
+def test_nothing_is_read_until_asked(scenes: Scenes, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = Driver.open
+
+    def counted(self: Driver, src: Any, ctx: Any) -> Any:
+        opened.append(src.uri)
+        return original(self, src, ctx)
+
+    monkeypatch.setattr(Driver, "open", counted)
+    monkeypatch.setattr(rasterio, "open", lambda *_, **__: pytest.fail("a file was opened while planning"))
+    cubes = {on: compose(load(scenes, world.region), on) for on in ("observation", "month", "season", "year")}
+    assert not opened
+    monkeypatch.undo()
+    monkeypatch.setattr(Driver, "open", counted)
+    cubes["observation"]["red"].isel(time=0, y=slice(0, 8), x=slice(0, 8)).compute()
+    assert opened
+    assert all(uri.endswith("B04.tif") or "B04" in uri for uri in opened)
+
+
+def test_offset_and_offset_free_scenes_give_the_same_reflectance(catalog: Path, world: World, scenes: Scenes) -> None:
+    """The duplicate shows the same ground under two baselines: once with 1000 added to its numbers, once without."""
+    published = pystac.Catalog.from_file(str(catalog)).get_child("sentinel-2-l2a")
+    assert published is not None
+    table = scenes.of("sentinel-2").table
+    old = next(item for item in published.get_items() if item.id not in set(table["id"]))
+    new = next(i for i in table["id"] if i.startswith(old.id.rpartition("_")[0]))
+    pixels, stored = {}, {}
+    for name in (old.id, new):
+        item = published.get_item(name)
+        assert item is not None
+        red = item.assets["B04"].get_absolute_href()
+        assert red is not None
+        with rasterio.open(red) as source:
+            stored[name] = source.read(1).astype(float)
+        own = _only(item, world, catalog)
+        pixels[name] = load(own, world.region)["sentinel2"]["red"].isel(time=0).compute()
+    both = (stored[old.id] > 0) & (stored[new] > 0)
+    assert abs(np.median((stored[new] - stored[old.id])[both]) - 1000) < 60
+    difference = (pixels[new] - pixels[old.id]).to_numpy()
+    assert abs(np.nanmedian(difference)) < 0.006
+
+
+def _only(item: pystac.Item, world: World, catalog: Path) -> Scenes:
+    """Scenes of a catalogue that holds this one item: duplicates are resolved against nothing."""
+    folder = catalog.parent / f"only-{item.id}"
+    lone = item.make_asset_hrefs_absolute().clone()
+    lone.clear_links()
+    collection = pystac.Collection(
+        "sentinel-2-l2a",
+        "one scene",
+        pystac.Extent(pystac.SpatialExtent([[-180, -90, 180, 90]]), pystac.TemporalExtent([[None, None]])),
+    )
+    collection.add_item(lone)
+    root = pystac.Catalog("one", "one scene")
+    root.add_child(collection)
+    root.normalize_and_save(str(folder), pystac.CatalogType.SELF_CONTAINED)
+    return find(folder / "catalog.json", world.region, "2021/2022", ["sentinel-2"])
+
+
+def test_a_pixel_has_one_value_whichever_block_asks(scenes: Scenes, world: World) -> None:
+    whole = load(scenes, world.region, LoadOptions(cell=32))
+    for node, name in (("sentinel2", "red"), ("sentinel2", "swir16"), ("sentinel1", "vv"), ("terrain", "slope")):
+        variable = whole[node][name]
+        window = {"y": slice(21, 70), "x": slice(5, 44)}
+        np.testing.assert_array_equal(variable.isel(window).compute(), variable.compute().isel(window))
+
+
+def test_terrain_has_no_seams(scenes: Scenes, world: World) -> None:
+    elevation = load(scenes, world.region, LoadOptions(cell=512))["terrain"]["elevation"].compute()
+    for cell in (32, 512):
+        terrain = load(scenes, world.region, LoadOptions(cell=cell))["terrain"].to_dataset().compute()
+        wanted = terrain_variables(terrain["elevation"].to_numpy(), 20.0)
+        for name, values in wanted.items():
+            np.testing.assert_allclose(terrain[name][1:-1, 1:-1], values[1:-1, 1:-1], atol=2e-4, err_msg=name)
+    assert elevation.notnull().all()
+
+
+def test_a_corrupt_file_raises_and_names_itself(scenes: Scenes, world: World, tmp_path: Path) -> None:
+    broken = tmp_path / "B04.tif"
+    broken.write_bytes(b"not a tiff")
+    table = scenes.of("sentinel-2").table.copy()
+    item = table.loc[0, "item"]
+    href = pystac.Item.from_dict(json.loads(item), migrate=False).assets["B04"].href
+    table.loc[0, "item"] = item.replace(href, str(broken))
+    cube = load(Scenes(table, scenes.source), world.region)["sentinel2"]
+    with pytest.raises(ReadError, match=r"cannot read .*B04\.tif .*not recognized.*nothing was filled in"):
+        cube["red"].isel(time=0).compute()
+    # The other dates and bands are as readable as before.
+    assert cube["red"].isel(time=2).notnull().any()
+    assert cube["blue"].isel(time=0).notnull().any()
+
+
+def test_slope_and_aspect_of_a_plane() -> None:
+    # Falling 1 m in 4 towards the south-east.
+    y, x = np.mgrid[0:20, 0:30] * 10.0
+    plane = 1000.0 - (y + x) / np.sqrt(2) / 4
+    found = terrain_variables(plane, 10.0)
+    np.testing.assert_allclose(found["slope"], np.degrees(np.arctan(0.25)), rtol=1e-5)
+    np.testing.assert_allclose(np.degrees(np.arctan2(found["aspect_sin"], found["aspect_cos"])), 135, rtol=1e-5)
+    np.testing.assert_allclose(found["curvature"], 0, atol=1e-6)
+    bowl = terrain_variables((x - 150) ** 2 / 1000, 10.0)
+    np.testing.assert_allclose(bowl["curvature"][1:-1, 1:-1], 2 / 1000, rtol=1e-3)
+    flat = terrain_variables(np.zeros((5, 5)), 10.0)
+    assert not flat["slope"].any()
+    assert np.isfinite(flat["aspect_sin"]).all()
+
+
+def test_hillshade_faces_the_sun() -> None:
+    sun = {"sun_azimuth": 135.0, "sun_elevation": 40.0}
+    facing = hillshade(np.float32(50), np.sin(np.radians(135)), np.cos(np.radians(135)), **sun)
+    away = hillshade(np.float32(50), np.sin(np.radians(315)), np.cos(np.radians(315)), **sun)
+    assert facing == pytest.approx(1.0)
+    assert away == 0
+    assert hillshade(np.float32(0), 0.0, 0.0, **sun) == pytest.approx(np.sin(np.radians(40)))
+
+
+def test_missing_elevation_makes_missing_slope() -> None:
+    elevation = np.random.default_rng(0).random((9, 9))
+    elevation[4, 4] = np.nan
+    slope = terrain_variables(elevation, 10.0)["slope"]
+    assert np.isnan(slope[3:6, 3:6]).all()
+    assert np.isfinite(np.delete(slope.ravel(), [r * 9 + c for r in (3, 4, 5) for c in (3, 4, 5)])).all()
+
+
+def test_observations_keep_the_leading_axis_and_say_how_old_companions_are(tree: xr.DataTree) -> None:
+    cube = compose(tree)
+    optical, radar = tree["sentinel2"], tree["sentinel1"]
+    np.testing.assert_array_equal(cube["time"], optical["time"])
+    ages = cube["sentinel1_age"].to_numpy()
+    for row, time in enumerate(cube["time"].to_numpy()):
+        days = (radar["time"].to_numpy() - time) / np.timedelta64(1, "D")
+        nearest = np.abs(days).argmin()
+        assert ages[row] == pytest.approx(days[nearest], abs=1e-3)
+        np.testing.assert_array_equal(cube["vv"].isel(time=row).compute(), radar["vv"].isel(time=nearest).compute())
+    strict = compose(tree, ComposeOptions(max_age=0.0))
+    assert np.isnan(strict["sentinel1_age"]).all()
+    assert strict["vv"].isnull().all()
+    assert cube["optical_flags"].dtype == "uint8"
+    flags, scl = cube["optical_flags"].compute(), optical["scl"].compute()
+    observed = optical["red"].notnull().compute()
+    np.testing.assert_array_equal((flags & 2) > 0, scl.isin([8, 9, 10]) & observed)
+    np.testing.assert_array_equal((flags & 8) > 0, (scl == 11) & observed)
+
+
+def test_years_are_medians_of_clear_pixels(tree: xr.DataTree) -> None:
+    cube, single = compose(tree, "year").compute(), compose(tree).compute()
+    assert list(pd.DatetimeIndex(cube["time"]).year) == [2021, 2022]
+    clear = (single["optical_flags"] & 7) == 1
+    for row, year in enumerate((2021, 2022)):
+        of_year = np.flatnonzero(pd.DatetimeIndex(single["time"]).year == year)
+        values = single["red"].where(clear).isel(time=of_year)
+        np.testing.assert_allclose(cube["red"].isel(time=row), values.median("time"), rtol=1e-6)
+        power = tree["sentinel1"]["vv"].compute()
+        mine = power.isel(time=np.flatnonzero(pd.DatetimeIndex(power["time"]).year == year)).median("time")
+        np.testing.assert_allclose(cube["vv"].isel(time=row), mine, rtol=1e-6)
+        # Decibels of the median power, not the median of decibels.
+        np.testing.assert_allclose(cube["vv_db"].isel(time=row), 10 * np.log10(mine), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(cube["time_bnds"][:, 1].dt.year, [2022, 2023])
+    never = ~clear.isel(time=slice(0, 2)).any("time")
+    np.testing.assert_array_equal(cube["red"].isel(time=0).isnull(), never)
+
+
+def test_windows_and_suns() -> None:
+    times = pd.to_datetime(["2023-12-31T10:00", "2024-01-15T10:00", "2024-03-02T10:00"]).to_numpy()
+    rows = schedule({"sentinel2": times}, ComposeOptions("season"))
+    assert [str(row.time)[:10] for row in rows] == ["2023-12-01", "2024-03-01"]
+    assert [len(row.members["sentinel2"]) for row in rows] == [2, 1]
+    rows = schedule({"sentinel2": times[:1], "sentinel1": times[1:]}, ComposeOptions("month"))
+    assert [tuple(row.members) for row in rows] == [("sentinel2",), ("sentinel1",), ("sentinel1",)]
+    assert np.isnan(rows[0].age("sentinel1", "sentinel2"))
+
+
+def test_any_subset_of_sensors_composes(tree: xr.DataTree) -> None:
+    for keep in (["sentinel1"], ["terrain"], ["sentinel1", "terrain"], ["sentinel2"]):
+        part = xr.DataTree.from_dict({name: tree[name].to_dataset() for name in keep})
+        cube = compose(part)
+        assert cube.sizes["time"] >= 1
+        assert ("red" in cube) == ("sentinel2" in keep)
+        assert ("slope" in cube) == ("terrain" in keep)
+    with pytest.raises(CubeError, match="neither sentinel2"):
+        compose(xr.DataTree())
+    with pytest.raises(CubeError, match="cannot compose on 'week'"):
+        compose(tree, "week")
+
+
+def test_another_projection_shows_the_same_ground(world: World, catalog: Path) -> None:
+    """Elevation on a polar stereographic grid equals that on UTM at the same points of the Earth."""
+    utm = world.region.geobox
+    polar = Region("polar", utm.to_crs("EPSG:3413", resolution=20))
+    own = find(catalog, world.region, "2021/2022", ["dem"])
+    here = load(own, world.region)["terrain"]["elevation"].compute()
+    there = load(own, polar)["terrain"]["elevation"].compute()
+    x, y = np.meshgrid(there["x"], there["y"])
+    east, north = rasterio.warp.transform("EPSG:3413", str(utm.crs), x.ravel(), y.ravel())
+    at = {"x": xr.DataArray(east, dims="p"), "y": xr.DataArray(north, dims="p")}
+    difference = (here.interp(at) - there.to_numpy().ravel()).dropna("p")
+    assert difference.sizes["p"] > 4000
+    assert float(abs(difference).median()) < 0.5
+    shifted = here.interp({"x": at["x"] + 20, "y": at["y"]}) - there.to_numpy().ravel()
+    assert float(abs(shifted).median()) > 4 * float(abs(difference).median())
