@@ -1,0 +1,186 @@
+"""The store: packing, missing shards, ownership, and what anyone sees who opens it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rioxarray  # noqa: F401 - registers .rio
+import xarray as xr
+import zarr
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from glaciercube.errors import GridMismatchError, StoreError
+from glaciercube.store import Ledger, Mark, StoreOptions, ZarrStore, open_store
+from glaciercube.store.layout import pack
+
+GRID = GeoBox((100, 70), Affine(20, 0, 500000, 0, -20, 6000000), "EPSG:32645")
+TIMES = np.array(["2021-07-01T10:00:00", "2020-07-01T10:00:00"], "datetime64[ms]")
+
+
+def make(path: Path, grid: GeoBox = GRID, times: Any = TIMES, shard: int = 64) -> ZarrStore:
+    extra = xr.Dataset({"sentinel1_age": ("time", np.arange(len(times), dtype="float32"))})
+    return ZarrStore.create_or_open(StoreOptions(str(path), shard=shard, chunk=32), grid, times, extra, {"region": "x"})
+
+
+def fill(store: ZarrStore, block: tuple[int, int], value: float, key: str = "k") -> None:
+    y, x = store.slices(block)
+    shape = (2, y.stop - y.start, x.stop - x.start)
+    store.write(TIMES, block, np.full(shape, value, "float32"), np.ones(shape, "uint8"), [key, key])
+
+
+@given(st.lists(st.floats(-0.5, 1.5, width=32) | st.just(float("nan")), min_size=1))
+def test_packing_loses_at_most_half_a_step(values: list[float]) -> None:
+    given_ = np.array(values, "float32")
+    packed = pack(given_)
+    decoded = np.where(packed == 255, np.nan, packed * 0.004)
+    np.testing.assert_array_equal(np.isnan(decoded), np.isnan(given_))
+    error = np.abs(decoded - np.clip(given_, 0, 1))
+    assert not np.isfinite(error).any() or np.nanmax(error) <= 0.002 + 1e-7
+
+
+def test_anyone_can_open_it(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    probability = np.random.default_rng(0).random((2, 64, 64), dtype="float32")
+    probability[0, :3] = np.nan
+    store.write(TIMES, (0, 0), probability, np.full(probability.shape, 3, "uint8"), ["a", "b"])
+    store.describe({"model": "band-ratio", "versions": {"x": "1"}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
+        plain = xr.open_zarr(tmp_path / "a.zarr")
+        assert plain["glacier_probability"].dtype.kind == "f"
+        np.testing.assert_array_equal(plain["time"], TIMES.astype("datetime64[s]"))
+        np.testing.assert_allclose(plain["glacier_probability"][:, :64, :64], probability, atol=0.002001)
+        assert plain.rio.crs.to_epsg() == 32645
+        assert plain["glacier_probability"].rio.transform() == GRID.affine
+        assert plain["quality"].dtype == "uint8"
+        assert plain["quality"].attrs["flag_meanings"].split()[0] == "processed"
+        assert plain.attrs["proj:code"] == "EPSG:32645"
+        assert plain.attrs["spatial:transform"] == [20, 0, 500000, 0, -20, 6000000]
+        assert plain["provenance"].attrs["model"] == "band-ratio"
+        assert list(plain["sentinel1_age"].to_numpy()) == [0, 1]
+        xr.open_datatree(tmp_path / "a.zarr", engine="zarr")
+    # Ours are in the order of time.
+    assert list(open_store(tmp_path / "a.zarr")["time"].dt.year.to_numpy()) == [2020, 2021]
+
+
+def test_an_unwritten_shard_is_missing_and_not_zero(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.0)
+    opened = xr.open_zarr(tmp_path / "a.zarr")
+    written = opened["glacier_probability"][:, :64, :64]
+    assert (written == 0).all()
+    rest = opened["glacier_probability"].to_numpy().copy()
+    rest[:, :64, :64] = np.nan
+    assert np.isnan(rest).all()
+    assert int(opened["quality"][:, 64:].max()) == 0
+    raw = zarr.open_array(tmp_path / "a.zarr" / "glacier_probability", mode="r")
+    assert raw.fill_value == 255
+    assert raw[0, 99, 69] == 255
+
+
+def test_one_file_per_shard_and_date(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.3)
+    files = [p for p in (tmp_path / "a.zarr" / "glacier_probability" / "c").rglob("*") if p.is_file()]
+    assert len(files) == 2
+
+
+def test_only_whole_shards_are_written(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    with pytest.raises(StoreError, match=r"takes \(2, 36, 6\) pixels and was given \(2, 64, 64\).*lose each other"):
+        store.write(TIMES, (1, 1), np.zeros((2, 64, 64), "float32"), np.zeros((2, 64, 64), "uint8"), ["k", "k"])
+
+
+def test_the_ledger_vouches_only_for_what_is_there(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.5)
+    marks = store.ledger.marks()
+    assert {(row, block) for row, block in marks} == {("2021-07-01T10:00:00", (0, 0)), ("2020-07-01T10:00:00", (0, 0))}
+    assert all(store.ledger.holds(mark) for mark in marks.values())
+    mark = marks["2021-07-01T10:00:00", (0, 0)]
+    shard = tmp_path / "a.zarr" / next(iter(mark.files))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert not store.ledger.holds(mark)
+    for path in (tmp_path / "a.zarr" / "provenance" / "ledger").glob("*.json"):
+        path.write_text("{")
+    assert store.ledger.marks() == {}
+
+
+def test_a_shard_that_is_being_rewritten_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.5)
+    monkeypatch.setattr(Ledger, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(StoreError, match=r"No space left on device.*free space, then run again"):
+        fill(store, (0, 0), 0.9)
+    assert ("2021-07-01T10:00:00", (0, 0)) not in store.ledger.marks()
+    # The other date was not touched and is still vouched for.
+    assert store.ledger.holds(store.ledger.marks()["2020-07-01T10:00:00", (0, 0)])
+
+
+def test_another_grid_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.5)
+    before = {p: p.read_bytes() for p in (tmp_path / "a.zarr").rglob("*") if p.is_file()}
+    for grid in (GRID.pad(1), GRID.zoom_out(2), GeoBox(GRID.shape, GRID.affine, "EPSG:32646")):
+        with pytest.raises(GridMismatchError, match="made with another grid"):
+            make(tmp_path / "a.zarr", grid)
+    with pytest.raises(GridMismatchError, match="has shards of"):
+        make(tmp_path / "a.zarr", shard=32)
+    assert {p: p.read_bytes() for p in (tmp_path / "a.zarr").rglob("*") if p.is_file()} == before
+
+
+def test_new_dates_touch_no_old_shard(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.5)
+    shards = [
+        p
+        for name in ("glacier_probability", "quality")
+        for p in (tmp_path / "a.zarr" / name / "c").rglob("*")
+        if p.is_file()
+    ]
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in shards}
+    times = np.array(["2019-07-01T10:00:00", *TIMES], "datetime64[ms]")
+    again = make(tmp_path / "a.zarr", times=times)
+    again.write(times[:1], (0, 0), np.full((1, 64, 64), 0.3, "float32"), np.ones((1, 64, 64), "uint8"), ["n"])
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in shards} == before
+    opened = open_store(tmp_path / "a.zarr")
+    assert list(opened["time"].dt.year.to_numpy()) == [2019, 2020, 2021]
+    assert float(opened["glacier_probability"][0, 0, 0]) == pytest.approx(0.3, abs=0.002)
+    assert float(opened["glacier_probability"][1, 0, 0]) == pytest.approx(0.5, abs=0.002)
+    assert list(opened["sentinel1_age"].to_numpy()) == [0, 1, 0]
+
+
+def test_what_is_not_a_store_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    with pytest.raises(StoreError, match="exists and is not a probability store"):
+        make(tmp_path / "notes")
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+    with pytest.raises(StoreError, match="cannot be opened as a Zarr store"):
+        open_store(tmp_path / "notes")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        open_store(tmp_path / "none.zarr")
+    xr.Dataset({"a": ("x", [1])}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(StoreError):
+        open_store(tmp_path / "other.zarr")
+
+
+def test_marks_are_plain_json(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger", tmp_path)
+    ledger.write(Mark("2020-01-01T00:00:00", (3, 4), "key", {"a/c/0/3/4": "00"}))
+    (path,) = (tmp_path / "ledger").iterdir()
+    assert json.loads(path.read_text()) == {
+        "row": "2020-01-01T00:00:00",
+        "block": [3, 4],
+        "key": "key",
+        "files": {"a/c/0/3/4": "00"},
+    }
