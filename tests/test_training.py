@@ -18,7 +18,7 @@ from glaciercube.models.fusion_unet import fusion_contract
 from glaciercube.models.registry import build_module
 from glaciercube.simulate.scene import SceneOptions, draw_scene
 from glaciercube.training.augment import Jitter, dihedral, photometric
-from glaciercube.training.evaluate import evaluate, fit_temperature, scores
+from glaciercube.training.evaluate import evaluate, fit_scaling, scores
 from glaciercube.training.fit import FitOptions, draw_batch, fit
 from glaciercube.training.losses import focal_dice
 from glaciercube.training.samples import SUBSETS, Sample, draw_pool, sample_from_scene
@@ -148,12 +148,14 @@ def test_scores_of_known_pixels() -> None:
         scores([(probability[:, 4:], truth[:, 4:])])
 
 
-def test_temperature_is_recovered() -> None:
+def test_scaling_is_recovered() -> None:
     rng = np.random.default_rng(2)
     logit = rng.normal(0, 2, (200, 200))
     truth = rng.random((200, 200)) < 1 / (1 + np.exp(-logit))
-    overconfident = (1 / (1 + np.exp(-2.5 * logit))).astype(np.float32)
-    assert fit_temperature([overconfident], [truth], [np.ones_like(overconfident)]) == pytest.approx(2.5, rel=0.05)
+    overconfident = (1 / (1 + np.exp(-(2.5 * logit + 1.0)))).astype(np.float32)
+    temperature, shift = fit_scaling([overconfident], [truth], [np.ones_like(overconfident)])
+    assert temperature == pytest.approx(2.5, rel=0.05)
+    assert shift == pytest.approx(-0.4, abs=0.05)
 
 
 def test_pool_is_read_again_from_disk(tmp_path: Path) -> None:

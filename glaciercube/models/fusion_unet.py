@@ -42,7 +42,9 @@ _BAND_RATIO = 2.8
 _RATIO_REACH = 1.5
 
 
-def fusion_contract(*, widths: tuple[int, ...] = (16, 32, 64, 96), temperature: float = 1.0) -> Contract:
+def fusion_contract(
+    *, widths: tuple[int, ...] = (16, 32, 64, 96), temperature: float = 1.0, shift: float = 0.0
+) -> Contract:
     """Contract of ``fusion-unet``.
 
     Parameters
@@ -51,6 +53,8 @@ def fusion_contract(*, widths: tuple[int, ...] = (16, 32, 64, 96), temperature: 
         Channels at full resolution and after each halving.
     temperature : float
         What the logit is divided by, fitted on held-out scenes (Guo et al. 2017, arXiv:1706.04599).
+    shift : float
+        What is then added to it, fitted with the temperature.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def fusion_contract(*, widths: tuple[int, ...] = (16, 32, 64, 96), temperature: 
                 clip=(-4.0, 4.0),
             ),
         ),
-        parameters={"widths": tuple(widths), "temperature": float(temperature)},
+        parameters={"widths": tuple(widths), "temperature": float(temperature), "shift": float(shift)},
         reflectance="either",
         receptive_field=receptive_field(len(widths) - 1),
         stride=2 ** (len(widths) - 1),
@@ -137,10 +141,7 @@ class FusionUNet(GlacierModule):
 
     def __init__(self, contract: Contract) -> None:
         super().__init__()
-        widths, temperature = contract.parameters["widths"], contract.parameters["temperature"]
-        if not isinstance(widths, tuple) or not isinstance(temperature, int | float):
-            raise ModelError("fusion-unet has no widths or temperature", "make its contract with fusion_contract")
-        self.temperature = float(temperature)
+        widths, self.temperature, self.shift = _parameters(contract)
         self.optical = OpticalFeatures()
         self.stems = nn.ModuleDict(
             {m.name: _Stem(self._channels(m), widths[0]) for m in contract.modalities if not m.static}
@@ -178,10 +179,10 @@ class FusionUNet(GlacierModule):
 
     def forward(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> Tensor:
         """Return the probability, (time, y, x) float32 in 0..1."""
-        return torch.sigmoid(self.logits(dynamic, static_features) / self.temperature)
+        return torch.sigmoid(self.logits(dynamic, static_features) / self.temperature + self.shift)
 
     def logits(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> Tensor:
-        """Return the logit before temperature, (time, y, x)."""
+        """Return the logit before temperature and shift, (time, y, x)."""
         features, ratio = self._fuse(dynamic, static_features)
         skips = [_plus(features, static_features, 0)]
         for depth, level in enumerate(self.levels, start=1):
@@ -214,6 +215,16 @@ class FusionUNet(GlacierModule):
             count = count + valid
             presence.append(valid)
         return total / count.clamp(min=1.0) + self.presence(torch.cat(presence, dim=1)), ratio
+
+
+def _parameters(contract: Contract) -> tuple[tuple[int, ...], float, float]:
+    found = contract.parameters
+    widths, temperature, shift = found.get("widths"), found.get("temperature"), found.get("shift")
+    if not isinstance(widths, tuple) or not isinstance(temperature, int | float) or not isinstance(shift, int | float):
+        raise ModelError(
+            f"the contract of {contract.name!r} lacks widths, temperature or shift", "make it with fusion_contract"
+        )
+    return widths, float(temperature), float(shift)
 
 
 class _Stem(nn.Module):

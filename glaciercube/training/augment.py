@@ -30,7 +30,10 @@ class Jitter:
     noise : float
         Reflectance, pixel by pixel.
     decibel : float
-        Of backscatter, common and by polarisation.
+        Of backscatter, common and by polarisation: sigma nought, gamma nought and calibration.
+    unflattened : float
+        Share of samples, 0 to 1, whose backscatter is given the slopes' brightness back, as in products that are
+        not corrected for terrain (GRD).
     """
 
     gain: float = 0.12
@@ -38,7 +41,8 @@ class Jitter:
     offset: float = 0.005
     gamma: float = 0.06
     noise: float = 0.003
-    decibel: float = 0.8
+    decibel: float = 1.2
+    unflattened: float = 0.33
 
 
 #: How often training shows each subset of sensors.
@@ -107,7 +111,25 @@ def photometric(sample: Sample, contract: Contract, jitter: Jitter, rng: np.rand
         polarisations = inputs["radar"].shape[0]
         shift = rng.normal(0.0, jitter.decibel) + rng.normal(0.0, jitter.decibel / 2, (polarisations, 1, 1))
         inputs["radar"] = (inputs["radar"] + shift).astype(np.float32)
+        if "terrain" in inputs and rng.random() < jitter.unflattened:
+            inputs["radar"] += _foreshortening(inputs["terrain"], contract, rng)
     return Sample(inputs, sample.label, sample.weight, sample.seed)
+
+
+def _foreshortening(
+    terrain: npt.NDArray[np.floating], contract: Contract, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Brightness (y, x) in dB that slopes towards a radar gain: their area in the range pixel.
+
+    First order of Small (2011), doi:10.1109/TGRS.2011.2120616: 1 / (1 - tan(slope) cos(facing) / tan(incidence)), with
+    the incidence of Sentinel-1's interferometric wide swath, 30 to 46 degrees.
+    """
+    channel = dict(zip(contract.modality("terrain").variables, terrain, strict=True))
+    look, incidence = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(30, 46))
+    facing = np.sin(look) * channel["aspect_sin"] + np.cos(look) * channel["aspect_cos"]
+    tilt = np.tan(np.radians(np.minimum(channel["slope"], 80.0))) * facing / np.tan(incidence)
+    gain: npt.NDArray[np.float32] = (-10.0 * np.log10(np.clip(1.0 - tilt, 0.15, 4.0))).astype(np.float32)
+    return gain
 
 
 def choose_subset(contract: Contract, rng: np.random.Generator) -> Sequence[str]:

@@ -13,7 +13,7 @@ from glaciercube.errors import ModelError
 from glaciercube.models.base import Model
 from glaciercube.training.samples import FloatArray, Sample
 
-__all__ = ["Scores", "evaluate", "fit_temperature", "predict_sample", "scores"]
+__all__ = ["Scores", "evaluate", "fit_scaling", "predict_sample", "scores"]
 
 _BINS = 15
 
@@ -109,15 +109,17 @@ def evaluate(
     return results
 
 
-def fit_temperature(
+def fit_scaling(
     probabilities: Sequence[FloatArray], labels: Sequence[npt.NDArray[np.bool_]], weights: Sequence[FloatArray]
-) -> float:
-    """Temperature that minimises the cross-entropy of held-out scenes (Guo et al. 2017, arXiv:1706.04599).
+) -> tuple[float, float]:
+    """Temperature and shift of the logit that minimise the cross-entropy of held-out scenes.
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599) with an intercept (Platt 1999).
 
     Parameters
     ----------
     probabilities : sequence of (y, x) float32
-        At temperature 1; NaN is left out.
+        At temperature 1 and shift 0; NaN is left out.
     labels : sequence of (y, x) bool
         Truth.
     weights : sequence of (y, x) float32
@@ -125,20 +127,23 @@ def fit_temperature(
 
     Returns
     -------
-    float
-        Between 0.3 and 5.
+    (float, float)
+        To be used as ``sigmoid(logit / temperature + shift)``.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize
 
     p = np.concatenate([values.ravel() for values in probabilities]).astype(np.float64)
     truth = np.concatenate([values.ravel() for values in labels]).astype(np.float64)
     weight = np.concatenate([values.ravel() for values in weights]).astype(np.float64)
-    weight = np.where(np.isfinite(p), weight, 0.0)
+    weight = np.where(np.isfinite(p), weight, 0.0) / max(1.0, float(weight.sum()))
     p = np.clip(np.nan_to_num(p, nan=0.5), 1e-6, 1 - 1e-6)
     logit = np.log(p) - np.log1p(-p)
 
-    def cross_entropy(temperature: float) -> float:
-        scaled = logit / temperature
-        return float((weight * (np.logaddexp(0.0, scaled) - truth * scaled)).sum())
+    def cross_entropy(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        scaled = parameters[0] * logit + parameters[1]
+        error = weight * (1.0 / (1.0 + np.exp(-scaled)) - truth)
+        value = float((weight * (np.logaddexp(0.0, scaled) - truth * scaled)).sum())
+        return value, np.array([(error * logit).sum(), error.sum()])
 
-    return float(minimize_scalar(cross_entropy, bounds=(0.3, 5.0), method="bounded").x)
+    found = minimize(cross_entropy, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.2, 5.0), (-3.0, 3.0)])
+    return float(1.0 / found.x[0]), float(found.x[1])

@@ -42,7 +42,8 @@ class FitOptions:
     average : float
         Decay of the exponential moving average of the weights, which is what the fit returns.
     gamma, dice : float
-        Of `glaciercube.training.losses.focal_dice`.
+        Of `glaciercube.training.losses.focal_dice`. Small: with 1.0 and 0.5 the expected area of unseen scenes was
+        9 to 30% too large, since neither loss is a proper score.
     bfloat16 : bool
         Whether convolutions run in bfloat16.
     seed : int
@@ -59,8 +60,8 @@ class FitOptions:
     rate: float = 2e-3
     decay: float = 1e-2
     average: float = 0.995
-    gamma: float = 1.0
-    dice: float = 0.5
+    gamma: float = 0.5
+    dice: float = 0.1
     bfloat16: bool = False
     seed: int = 0
     every: int = 200

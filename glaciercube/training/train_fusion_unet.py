@@ -20,7 +20,7 @@ from glaciercube.models.contract import Contract
 from glaciercube.models.fusion_unet import fusion_contract
 from glaciercube.models.registry import build_module, load_model, save_model
 from glaciercube.simulate.scene import SceneOptions
-from glaciercube.training.evaluate import Scores, evaluate, fit_temperature, predict_sample
+from glaciercube.training.evaluate import Scores, evaluate, fit_scaling, predict_sample
 from glaciercube.training.fit import FitOptions, fit, has_fast_bfloat16
 from glaciercube.training.samples import SUBSETS, Sample, draw_pool
 
@@ -46,8 +46,9 @@ labelled Sentinel-2 pixels of the Gulkana, South Cascade, Sperry and Wolverine g
 or to calibrate. Relief, ice, snow, clouds, light and speckle are models of the real ones.
 
 {steps} steps of {batch} samples, focal loss (gamma {gamma}) and Dice loss, AdamW, modality dropout, dihedral and
-photometric augmentation; pixels under cloud at a fifth of the weight. The logit is divided by {temperature:.3f}, fitted
-on {calibration} other scenes. Drawing took {draw_minutes:.1f} and fitting {fit_minutes:.1f} minutes.
+photometric augmentation; pixels under cloud at a fifth of the weight. The logit is divided by {temperature:.3f} and
+shifted by {shift:+.3f}, fitted on {calibration} other scenes. Drawing took {draw_minutes:.1f} and fitting
+{fit_minutes:.1f} minutes.
 
 ## Scores on simulated scenes that it never saw
 
@@ -76,7 +77,7 @@ The band ratio (red / SWIR > 2.8, blue > 0.15) on the same scenes: IoU {rule.iou
 @click.option("--scenes", default=1600, show_default=True, help="Simulated scenes to train on.")
 @click.option("--held-out", default=160, show_default=True, help="Scenes to calibrate on, and as many to score on.")
 @click.option("--size", default=160, show_default=True, help="Rows and columns of a scene.")
-@click.option("--steps", default=2400, show_default=True, help="Optimiser steps.")
+@click.option("--steps", default=1800, show_default=True, help="Optimiser steps.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights and of the order of samples.")
 @click.option("--workers", default=2, show_default=True, help="Processes that draw scenes.")
 @click.option("--threads", default=2, show_default=True, help="Threads that fit; 1 where other work shares the cores.")
@@ -134,14 +135,14 @@ def _seeds(first: int, count: int) -> range:
 
 
 def _calibrated(model: Model, samples: Sequence[Sample]) -> Model:
-    """Model whose temperature minimises the cross-entropy over every subset of sensors together."""
+    """Model whose temperature and shift minimise the cross-entropy over every subset of sensors together."""
     shown = [(sample, subset) for sample in samples for subset in SUBSETS.values()]
-    temperature = fit_temperature(
+    temperature, shift = fit_scaling(
         [predict_sample(model, sample, subset) for sample, subset in shown],
         [sample.label for sample, _ in shown],
         [sample.weight for sample, _ in shown],
     )
-    parameters = dict(model.contract.parameters) | {"temperature": round(temperature, 4)}
+    parameters = dict(model.contract.parameters) | {"temperature": round(temperature, 4), "shift": round(shift, 4)}
     contract = dataclasses.replace(model.contract, parameters=parameters)
     module = build_module(contract)
     module.load_state_dict(model.module.state_dict())
@@ -180,6 +181,7 @@ def _card(
         batch=options.batch,
         gamma=options.gamma,
         temperature=contract.parameters["temperature"],
+        shift=contract.parameters["shift"],
         draw_minutes=minutes[0],
         fit_minutes=minutes[1],
         rows="\n".join(rows),
