@@ -84,6 +84,20 @@ def test_photometric_keeps_missing_pixels_and_the_truth(samples: list[Sample]) -
     assert ratio.std() > 0.01
 
 
+def test_slopes_give_their_brightness_back_to_the_radar_alone(samples: list[Sample]) -> None:
+    still = Jitter(gain=0, band_gain=0, offset=0, gamma=0, noise=0, decibel=0, unflattened=1)
+    inputs = {name: np.zeros_like(values) for name, values in samples[0].inputs.items()}
+    inputs["terrain"][0, :, 48:] = 25.0  # slope in degrees on the eastern half
+    inputs["terrain"][2, :, 48:] = 1.0  # facing north
+    for seed in range(4):
+        lit = photometric(dataclasses.replace(samples[0], inputs=inputs), CONTRACT, still, np.random.default_rng(seed))
+        assert (lit.inputs["radar"][:, :, :48] == 0).all()
+        tilt = 1 - 10 ** (-lit.inputs["radar"][:, :, 48:] / 10)
+        assert (np.abs(tilt) <= np.tan(np.radians(25)) / np.tan(np.radians(30)) + 1e-4).all()
+        assert np.ptp(tilt) < 1e-5
+        assert (tilt != 0).all()
+
+
 def test_loss_leaves_out_what_has_no_weight() -> None:
     logit = torch.tensor([[[4.0, -4.0, 4.0]]])
     target = torch.tensor([[[1.0, 0.0, 0.0]]])
