@@ -116,7 +116,7 @@ class Config:
     sensors : dict
         Sensor -> options; a list of names in YAML.
     compose : ComposeOptions
-        A word (``observation``, ``month``, ``season``, ``year``) in YAML stands for ``on``.
+        A word (``observation``, ``month``, ``season``, ``year``) in YAML stands for ``every``.
     model : ModelConfig
         A name in YAML stands for it without parameters.
     load, run, area
@@ -224,7 +224,7 @@ def _expanded(content: dict[str, Any]) -> dict[str, Any]:
         out["sensors"] = {str(sensor): {} for sensor in sensors}
     elif isinstance(sensors, dict):
         out["sensors"] = {sensor: options or {} for sensor, options in sensors.items()}
-    for key, first in (("compose", "on"), ("store", "path"), ("model", "name")):
+    for key, first in (("compose", "every"), ("store", "path"), ("model", "name")):
         if isinstance(out.get(key), str):
             out[key] = {first: out[key]}
     model = out.get("model")

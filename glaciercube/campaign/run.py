@@ -214,7 +214,7 @@ def _provenance(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
         "model_version": plan.model.contract.version,
         "model_hash": plan.model.hash,
         "sensors": list(plan.scenes.sensors),
-        "compose": plan.compose.on,
+        "compose": plan.compose.every,
         "config": dict(config),
         "versions": {name: importlib.metadata.version(name) for name in packages},
     }

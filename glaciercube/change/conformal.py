@@ -65,11 +65,12 @@ class Calibration:
             If there are too few glaciers for that level.
         """
         n = len(self.scores)
-        rank = math.ceil((n + 1) * (1 - (1 - level) / 2))
+        # Rounded, since 1 - 0.9 is not quite 0.1.
+        rank = math.ceil(round((n + 1) * (1 + level) / 2, 9))
         if rank > n:
             raise ModelError(
                 f"{n} calibration glaciers do not carry a {level:.0%} interval",
-                f"calibrate on at least {math.ceil(2 / (1 - level)) - 1}, or ask for a lower level",
+                f"calibrate on at least {math.ceil(round(2 / (1 - level), 9)) - 1}, or ask for a lower level",
             )
         ordered = np.sort(self.scores)
         return float(ordered[n - rank]), float(ordered[rank - 1])

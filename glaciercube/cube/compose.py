@@ -30,7 +30,7 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     tree : DataTree
         From `load`.
     options : ComposeOptions or str or None
-        A string stands for ``ComposeOptions(on=...)``.
+        A string stands for ``ComposeOptions(every=...)``.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
         If the tree has no node that glaciercube knows, or the option is unknown.
     """
     if not isinstance(options, ComposeOptions):
-        options = ComposeOptions(on=options or "observation")  # type: ignore[arg-type]
+        options = ComposeOptions(every=options or "observation")  # type: ignore[arg-type]
     nodes = {name: tree[name].to_dataset() for name in ("sentinel2", "sentinel1", "terrain") if name in tree.children}
     if not nodes:
         raise CubeError("the tree has neither sentinel2, sentinel1 nor terrain", "load at least one sensor")
@@ -56,14 +56,14 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     if not dynamic:
         return _static_only(nodes["terrain"])
     rows = schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options)
-    cube = _on_observations(dynamic, rows) if options.on == "observation" else _in_windows(dynamic, rows)
+    cube = _on_observations(dynamic, rows) if options.every == "observation" else _in_windows(dynamic, rows)
     if "terrain" in nodes:
         cube = _with_terrain(cube, nodes["terrain"])
     return cube.transpose("time", "y", "x", ...).assign_attrs(_attributes(nodes, options))
 
 
 def _attributes(nodes: dict[str, xr.Dataset], options: ComposeOptions) -> dict[Hashable, Any]:
-    attrs: dict[Hashable, Any] = {"compose": options.on}
+    attrs: dict[Hashable, Any] = {"compose": options.every}
     if "sentinel2" in nodes:
         attrs["reflectance"] = nodes["sentinel2"].attrs.get("reflectance", "")
     if "terrain" in nodes:

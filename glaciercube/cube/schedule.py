@@ -26,14 +26,14 @@ class ComposeOptions:
 
     Attributes
     ----------
-    on : str
+    every : str
         ``"observation"``: the dates of the leading sensor (Sentinel-2, else Sentinel-1); ``"month"``, ``"season"``,
         ``"year"``: the median of clear pixels in calendar windows.
     max_age : float
         Days; in ``observation``, a companion further away in time than this is not used.
     """
 
-    on: Literal["observation", "month", "season", "year"] = "observation"
+    every: Literal["observation", "month", "season", "year"] = "observation"
     max_age: float = 30.0
 
 
@@ -83,13 +83,13 @@ def schedule(axes: Mapping[str, Times], options: ComposeOptions) -> list[Row]:
     CubeError
         If the option is unknown or there is no time at all.
     """
-    if options.on != "observation" and options.on not in _WINDOWS:
-        raise CubeError(f"cannot compose on {options.on!r}", "choose observation, month, season or year")
+    if options.every != "observation" and options.every not in _WINDOWS:
+        raise CubeError(f"cannot compose on {options.every!r}", "choose observation, month, season or year")
     if not axes or not any(len(times) for times in axes.values()):
         raise CubeError("there is no acquisition to compose", "load at least one sensor")
-    if options.on == "observation":
+    if options.every == "observation":
         return _observations(axes, options.max_age)
-    return _windows(axes, _WINDOWS[options.on])
+    return _windows(axes, _WINDOWS[options.every])
 
 
 def _observations(axes: Mapping[str, Times], max_age: float) -> list[Row]:

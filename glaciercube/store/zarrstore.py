@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -185,14 +187,21 @@ def row_label(time: np.datetime64) -> str:
 
 def _create(path: Path, empty: xr.Dataset, options: StoreOptions) -> None:
     empty = empty.assign_coords({_PROVENANCE: ((), np.int32(0), {"long_name": "how this cube was made"})})
-    with _quiet():
-        empty.to_zarr(
-            path,
-            compute=False,
-            zarr_format=3,
-            consolidated=True,
-            encoding=encoding(options, [str(name) for name in empty.variables]),
-        )
+    # Under another name until it is whole: a store that could only be begun would be in the way of the next run.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with _quiet():
+            empty.to_zarr(
+                partial,
+                compute=False,
+                zarr_format=3,
+                consolidated=True,
+                encoding=encoding(options, [str(name) for name in empty.variables]),
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check_same(path: Path, geobox: GeoBox, options: StoreOptions) -> None:

@@ -1,0 +1,258 @@
+"""plan, run, kill, run again: the same pixels, and only what was missing is computed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from glaciercube.campaign import Plan, RunOptions, explain, make_plan, run
+from glaciercube.catalog import Scenes, find
+from glaciercube.cube import ComposeOptions, compose, load
+from glaciercube.errors import GridMismatchError, PlanError, ReadError, StoreError
+from glaciercube.inference import predict
+from glaciercube.models import load_model
+from glaciercube.region import Region
+from glaciercube.simulate.world import World
+from glaciercube.store import StoreOptions, ZarrStore, open_store, provenance_of
+
+
+@pytest.fixture(scope="module")
+def scenes(world: World, catalog: Path) -> Scenes:
+    return find(catalog, world.region, "2021/2022", ["sentinel-2", "dem"])
+
+
+def plan_at(path: Path, world: World, scenes: Scenes, **parameters: Any) -> Plan:
+    model = load_model("ndsi", **parameters)
+    return make_plan(world.region, scenes, model, StoreOptions(str(path), shard=32, chunk=32))
+
+
+def shards(path: Path) -> dict[str, tuple[bytes, int]]:
+    files = [p for name in ("glacier_probability", "quality") for p in (path / name / "c").rglob("*") if p.is_file()]
+    return {str(p.relative_to(path)): (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
+
+
+def test_a_run_stores_what_predict_gives(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    plan = plan_at(tmp_path / "a.zarr", world, scenes)
+    outcome = run(plan, config={"name": "mine"})
+    assert (outcome.computed, outcome.skipped) == (4 * 9, 0)
+    cube = compose(load(scenes, world.region))
+    wanted = predict(cube, load_model("ndsi")).compute()
+    found = open_store(tmp_path / "a.zarr")
+    np.testing.assert_allclose(found["glacier_probability"], wanted["glacier_probability"], atol=0.002001)
+    np.testing.assert_array_equal(found["quality"], wanted["quality"])
+    made = provenance_of(found)
+    assert set(made["reflectance_offsets"].values()) == {0.0, -0.1}
+    assert {name for ids in made["scenes"].values() for name in ids} == set(scenes.table["id"])
+    assert made["model_hash"] == plan.model.hash
+    assert made["config"] == {"name": "mine"}
+    assert {"torch", "zarr", "glaciercube"} <= set(made["versions"])
+
+
+def test_again_computes_nothing_and_touches_nothing(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    plan = plan_at(tmp_path / "a.zarr", world, scenes)
+    run(plan)
+    before = shards(tmp_path / "a.zarr")
+    outcome = run(plan_at(tmp_path / "a.zarr", world, scenes))
+    assert (outcome.computed, outcome.skipped) == (0, 36)
+    assert shards(tmp_path / "a.zarr") == before
+
+
+def test_only_what_is_missing_or_changed_is_computed(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    path = tmp_path / "a.zarr"
+    run(plan_at(path, world, scenes))
+    before = shards(path)
+    victim = next(name for name in before if name.startswith("glacier_probability"))
+    (path / victim).unlink()
+    assert run(plan_at(path, world, scenes)).computed == 1
+    after = shards(path)
+    assert {name: data for name, (data, _) in after.items()} == {name: data for name, (data, _) in before.items()}
+    # Another threshold is another result.
+    assert run(plan_at(path, world, scenes, threshold=0.6)).computed == 36
+    # A new year is added beside the old ones.
+    fewer = Scenes(scenes.table[scenes.table["time"].dt.year != 2022].reset_index(drop=True), scenes.source)
+    run(plan_at(tmp_path / "b.zarr", world, fewer))
+    old = shards(tmp_path / "b.zarr")
+    assert run(plan_at(tmp_path / "b.zarr", world, scenes)).computed == 18
+    assert {name: shards(tmp_path / "b.zarr")[name] for name in old} == old
+
+
+_JOB = """
+import sys
+from glaciercube.campaign import RunOptions, make_plan, run
+from glaciercube.campaign.run import _Kernel
+from glaciercube.catalog import Scenes
+from glaciercube.models import load_model
+from glaciercube.region import Region
+from glaciercube.store import StoreOptions, ZarrStore
+from odc.geo.geobox import GeoBox
+from affine import Affine
+import time
+
+write = ZarrStore.write
+def slow(*args):
+    time.sleep(0.05)  # so that the kill meets it at work
+    write(*args)
+ZarrStore.write = slow
+scenes, path, shape, affine, crs = sys.argv[1:]
+grid = GeoBox(eval(shape), Affine(*eval(affine)), crs)
+store = StoreOptions(path, shard=32, chunk=32)
+plan = make_plan(Region("simulated", grid), Scenes.load(scenes), load_model("ndsi"), store)
+run(plan, RunOptions(dates=1))
+"""
+
+
+@pytest.mark.parametrize("after", [3, 14])
+def test_a_killed_run_finishes_with_the_same_pixels(tmp_path: Path, world: World, scenes: Scenes, after: int) -> None:
+    quiet, killed = tmp_path / "quiet.zarr", tmp_path / "killed.zarr"
+    run(plan_at(quiet, world, scenes))
+    snapshot = scenes.save(tmp_path / "scenes.parquet")
+    grid = world.region.geobox
+    command = [sys.executable, "-W", "ignore", "-c", _JOB, str(snapshot), str(killed)]
+    command += [str(tuple(grid.shape)), str(tuple(grid.affine)[:6]), str(grid.crs)]
+    ledger = killed / "provenance" / "ledger"
+    with subprocess.Popen(command) as job:
+        deadline = time.monotonic() + 60
+        while len(list(ledger.glob("*.json"))) < after:
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(job.pid, signal.SIGKILL)
+    done = len(list(ledger.glob("*.json")))
+    assert after <= done < 36
+    # What was written is readable as it stands; the rest is missing and not zero.
+    partial = xr.open_zarr(killed)["glacier_probability"].to_numpy()
+    whole = xr.open_zarr(quiet)["glacier_probability"].to_numpy()
+    there = np.isfinite(partial)
+    np.testing.assert_array_equal(partial[there], whole[there])
+    marked = {p: p.stat().st_mtime_ns for p in ledger.glob("*.json")}
+    outcome = run(plan_at(killed, world, scenes))
+    assert (outcome.computed, outcome.skipped) == (36 - done, done)
+    assert {p: p.stat().st_mtime_ns for p in marked} == marked
+    for name, (data, _) in shards(quiet).items():
+        assert shards(killed)[name][0] == data, name
+
+
+def test_another_grid_is_refused(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    run(plan_at(tmp_path / "a.zarr", world, scenes))
+    before = shards(tmp_path / "a.zarr")
+    other = Region("other", world.region.geobox.pad(1))
+    plan = make_plan(other, scenes, load_model("ndsi"), StoreOptions(str(tmp_path / "a.zarr"), shard=32, chunk=32))
+    with pytest.raises(GridMismatchError, match="made with another grid"):
+        run(plan)
+    assert shards(tmp_path / "a.zarr") == before
+
+
+def test_a_failed_read_spoils_only_its_own_unit(tmp_path: Path, world: World, catalog: Path) -> None:
+    import json
+    import shutil
+
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2", "dem"])
+    last = json.loads(scenes.of("sentinel-2").table["item"].iloc[-1])
+    victim = Path(last["assets"]["B11"]["href"])
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 3])
+    with pytest.raises((ReadError, PlanError), match=rf"cannot read .*{victim.name}.*only the rest is computed"):
+        run(plan_at(tmp_path / "a.zarr", world, scenes), RunOptions(dates=1))
+    stored = open_store(tmp_path / "a.zarr")
+    assert (stored["quality"].isel(time=slice(0, 3)) & 1 == 1).all()
+    assert np.isfinite(stored["glacier_probability"].isel(time=0)).any()
+    lost = stored.isel(time=-1)
+    never = lost["quality"] == 0
+    assert never.any()
+    assert lost["glacier_probability"].where(never).isnull().all()
+    # Mended and run again, it is whole.
+    victim.write_bytes(whole)
+    done = run(plan_at(tmp_path / "a.zarr", world, scenes))
+    assert 0 < done.computed < 36
+    assert (open_store(tmp_path / "a.zarr")["quality"] & 1 == 1).all()
+
+
+_FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+from glaciercube.cli import main
+main(["run", sys.argv[1], "--quiet"])
+"""
+
+
+def test_a_full_disk_ends_in_one_sentence(tmp_path: Path, world: World, catalog: Path) -> None:
+    """The kernel refuses to write files over a limit, as a full disk would."""
+    west, south, east, north = world.region.bbox
+    config = tmp_path / "job.yaml"
+
+    def job(store: Path, limit: int) -> subprocess.CompletedProcess[str]:
+        config.write_text(
+            f"region: {{bbox: [{west}, {south}, {east}, {north}], resolution: 10, buffer: 300, "
+            f"crs: {world.region.geobox.crs}}}\n"
+            f"catalog: {catalog}\ntime: 2021/2022\nsensors: [sentinel-2, dem]\nmodel: ndsi\n"
+            f"store: {{path: {store}, shard: 256, chunk: 256}}\nrun: {{dates: 1, threads: 1}}\n"
+        )
+        command = [sys.executable, "-W", "ignore", "-c", _FULL, str(config), str(limit)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    whole = job(tmp_path / "whole.zarr", 10**9)
+    assert whole.returncode == 0, whole.stderr
+    sizes = {p: p.stat().st_size for p in (tmp_path / "whole.zarr").rglob("*") if p.is_file()}
+    shard_sizes = sorted(size for path, size in sizes.items() if "/glacier_probability/c/" in str(path))
+    others = max(size for path, size in sizes.items() if "/c/" not in str(path))
+    # Room for everything but the largest shard of a date.
+    limit = shard_sizes[-1] - 1
+    assert limit > others, "the metadata is larger than a shard"
+    store = tmp_path / "a.zarr"
+    done = job(store, limit)
+    assert done.returncode == 1, done.stderr
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.startswith(f"glaciercube: cannot write to the store {store}")
+    assert "free space, then run again" in sentence
+    # The store is readable, and room is all that it takes to finish.
+    written = xr.open_zarr(store)["glacier_probability"].to_numpy()
+    wanted = xr.open_zarr(tmp_path / "whole.zarr")["glacier_probability"].to_numpy()
+    np.testing.assert_array_equal(written[np.isfinite(written)], wanted[np.isfinite(written)])
+    assert job(store, 10**9).returncode == 0
+    np.testing.assert_array_equal(xr.open_zarr(store)["glacier_probability"], wanted)
+    # No room even for the metadata: nothing is left in the way.
+    assert job(tmp_path / "b.zarr", 500).returncode == 1
+    assert job(tmp_path / "b.zarr", 10**9).returncode == 0
+
+
+def test_plans_explain_themselves(tmp_path: Path, world: World, catalog: Path) -> None:
+    scenes = find(catalog, world.region, "2021/2022")
+    plan = make_plan(world.region, scenes, load_model("fusion-unet"), StoreOptions(str(tmp_path / "a.zarr")))
+    told = explain(plan)
+    assert told.rows == 4
+    assert told.scenes == {"dem": 4, "sentinel-1": len(scenes.of("sentinel-1")), "sentinel-2": 8}
+    assert told.output_bytes == 2 * 4 * 80 * 80
+    assert told.halo > 1
+    assert "80 x 80 pixels of 20 m" in str(told)
+    assert not (tmp_path / "a.zarr").exists()
+    yearly = make_plan(
+        world.region, scenes, load_model("ndsi"), StoreOptions(str(tmp_path / "a.zarr")), compose=ComposeOptions("year")
+    )
+    assert [row[:4] for row in yearly.labels] == ["2021", "2022"]
+    assert set(yearly.keys).isdisjoint(plan.keys)
+
+
+def test_a_store_error_stops_the_run(
+    tmp_path: Path, world: World, scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def refuse(*_: Any) -> None:
+        calls.append(1)
+        raise StoreError("the disk is full", "free space")
+
+    monkeypatch.setattr(ZarrStore, "write", refuse)
+    with pytest.raises(StoreError):
+        run(plan_at(tmp_path / "a.zarr", world, scenes), RunOptions(threads=2))
+    assert len(calls) < 9

@@ -1,0 +1,143 @@
+"""Areas are counted right, and intervals hold as often as they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+from shapely.geometry import box
+
+from glaciercube.change import (
+    AreaOptions,
+    Calibration,
+    area_series,
+    read_calibrations,
+    regional_area,
+    write_calibrations,
+)
+from glaciercube.errors import ModelError, OutlineError, StoreError
+
+GRID = GeoBox((60, 80), Affine(10, 0, 500000, 0, -10, 6000000), "EPSG:32645")
+
+
+def cube() -> xr.Dataset:
+    """Three dates; the left half is ice (p 0.9), the right is not (p 0.2); date 1 has a cloud over the top third."""
+    p = np.full((3, 60, 80), 0.2)
+    p[:, :, :40] = 0.9
+    p[2, :, :20] = 0.1
+    quality = np.full(p.shape, 3, "uint8")
+    quality[1, :20] |= 4
+    p[0, 50:, 60:] = np.nan
+    times = np.array(["2020-07-01", "2020-08-01", "2021-08-01"], "datetime64[ns]")
+    coords = {"time": times, **xr_coords(GRID, crs_coord_name="spatial_ref")}
+    dims = ("time", "y", "x")
+    return xr.Dataset(
+        {"glacier_probability": (dims, p, {"grid_mapping": "spatial_ref"}), "quality": (dims, quality)}, coords=coords
+    )
+
+
+def outlines(**boxes: tuple[float, float, float, float]) -> gpd.GeoDataFrame:
+    """Boxes in pixels (left, top, right, bottom)."""
+    shapes = [
+        box(500000 + 10 * left, 6000000 - 10 * bottom, 500000 + 10 * right, 6000000 - 10 * top)
+        for left, top, right, bottom in boxes.values()
+    ]
+    return gpd.GeoDataFrame({"outline": list(boxes)}, geometry=shapes, crs="EPSG:32645")
+
+
+def test_area_per_outline_and_date() -> None:
+    series = area_series(cube(), outlines(all=(0, 0, 80, 60), west=(0, 0, 20, 60)).to_crs("EPSG:4326"))
+    table = series.set_index(["outline", "time"])
+    whole = table.loc["all"]
+    np.testing.assert_allclose(whole["outline_area_km2"], 0.48, rtol=1e-3)
+    np.testing.assert_allclose(whole["area_km2"], [0.24, 0.16, 0.12])
+    np.testing.assert_allclose(
+        whole["expected_area_km2"],
+        [0.9 * 0.24 + 0.2 * 0.22, 0.9 * 0.16 + 0.2 * 0.16, 0.9 * 0.12 + 0.1 * 0.12 + 0.2 * 0.24],
+    )
+    np.testing.assert_allclose(whole["coverage"], [0.46 / 0.48, 0.32 / 0.48, 1], rtol=1e-3)
+    np.testing.assert_allclose(table.loc["west", "area_km2"], [0.12, 0.08, 0])
+    # No calibration belongs to a cube of unknown origin: no interval is made up.
+    assert series["lower_km2"].isna().all()
+
+
+def test_years_take_the_median_of_clear_dates() -> None:
+    series = area_series(cube(), outlines(all=(0, 0, 80, 60)), AreaOptions(every="year"))
+    np.testing.assert_allclose(series["area_km2"], [0.24, 0.12])
+    np.testing.assert_allclose(series["coverage"], 1)
+    assert list(series["dates"]) == [2, 1]
+    assert list(series["time"].dt.year) == [2020, 2021]
+
+
+def test_clouds_count_when_asked() -> None:
+    series = area_series(cube(), outlines(all=(0, 0, 80, 60)), AreaOptions(hidden_by=()))
+    np.testing.assert_allclose(series["area_km2"], [0.24, 0.24, 0.12])
+
+
+def test_an_outline_partly_on_the_grid_says_so() -> None:
+    series = area_series(cube(), outlines(edge=(60, 0, 100, 60)))
+    np.testing.assert_allclose(series["in_grid"], 0.5)
+    assert (series["outline_area_km2"] == 0.24).all()
+
+
+def test_outlines_elsewhere_are_refused() -> None:
+    far = outlines(far=(5000, 0, 5010, 10))
+    with pytest.raises(OutlineError, match="none of the 1 outlines meets the grid"):
+        area_series(cube(), far)
+    with pytest.raises(StoreError, match="no glacier_probability"):
+        area_series(cube().drop_vars("glacier_probability"), far)
+    assert len(area_series(cube(), pd.concat([far, outlines(here=(0, 0, 9, 9))]))) == 3
+
+
+def test_regional_area_sums_bounds() -> None:
+    series = area_series(
+        cube(),
+        outlines(a=(0, 0, 40, 60), b=(40, 0, 80, 60)),
+        calibration=Calibration("m", "h", (), "observation", tuple(np.linspace(-0.1, 0.1, 99))),
+    )
+    total = regional_area(series)
+    by_hand = series.groupby("time")[["area_km2", "lower_km2", "upper_km2"]].sum()
+    np.testing.assert_allclose(total[["area_km2", "lower_km2", "upper_km2"]], by_hand)
+    assert (total["lower_km2"] < total["area_km2"]).all()
+    assert (total["upper_km2"] > total["area_km2"]).all()
+
+
+def test_hidden_ground_widens_the_interval_by_all_of_it() -> None:
+    calibration = Calibration("m", "h", (), "observation", (0.0,) * 99)
+    series = area_series(cube(), outlines(all=(0, 0, 80, 60)), calibration=calibration)
+    np.testing.assert_allclose(series["lower_km2"], series["area_km2"])
+    np.testing.assert_allclose(series["upper_km2"] - series["area_km2"], [0.02, 0.16, 0], atol=1e-9)
+
+
+def test_intervals_hold_as_often_as_they_say() -> None:
+    """Split-conformal coverage over many calibrations, for errors that are skewed and far from normal."""
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(400):
+        scores = rng.exponential(0.05, 100) - 0.02
+        low, high = Calibration("m", "h", (), "year", tuple(scores)).quantiles(0.9)
+        fresh = rng.exponential(0.05, 50) - 0.02
+        held.append(((fresh >= low) & (fresh <= high)).mean())
+    # Nominal 0.9, and above it by at most 2 / (n + 1).
+    assert 0.9 - 0.01 < np.mean(held) < 0.9 + 2 / 101 + 0.01
+
+
+def test_too_few_glaciers_carry_no_interval() -> None:
+    with pytest.raises(ModelError, match=r"10 calibration glaciers .* on at least 19"):
+        Calibration("m", "h", (), "year", (0.0,) * 10).quantiles(0.9)
+    Calibration("m", "h", (), "year", (0.0,) * 19).quantiles(0.9)
+
+
+def test_calibrations_survive_json(tmp_path: Path) -> None:
+    one = Calibration("m", "h", ("optical", "radar"), "year", (0.1, 0.25), "made up")
+    assert read_calibrations(write_calibrations([one], tmp_path / "c.json")) == [one]
+    (tmp_path / "c.json").write_text("[{}]")
+    with pytest.raises(ModelError, match="not a file of calibrations"):
+        read_calibrations(tmp_path / "c.json")

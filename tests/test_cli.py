@@ -1,0 +1,117 @@
+"""The commands as a user meets them: what they print, and one sentence for every failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from glaciercube.cli import main
+from glaciercube.simulate.world import World
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def job(tmp_path: Path, world: World, catalog: Path) -> Path:
+    west, south, east, north = world.region.bbox
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"region: {{name: small, bbox: [{west}, {south}, {east}, {north}], resolution: 40}}\n"
+        f"catalog: {catalog}\ntime: 2021/2022\nsensors: [sentinel-2, dem]\n"
+        f"model: ndsi\nstore: {tmp_path / 'a.zarr'}\n"
+    )
+    return path
+
+
+def refused(result: Result, *words: str) -> None:
+    """One sentence on stderr, an exit code that is not 0, no traceback."""
+    assert result.exit_code == 1, result.output
+    (sentence,) = result.stderr.strip().splitlines()
+    assert sentence.startswith("glaciercube: ")
+    for word in words:
+        assert word in sentence, sentence
+
+
+def test_find_explain_run_area(job: Path, world: World, tmp_path: Path) -> None:
+    found = call("find", job, "--save", tmp_path / "scenes.parquet")
+    assert found.exit_code == 0, found.output
+    assert "sentinel-2-l2a" in found.output
+    assert len(gpd.read_parquet(tmp_path / "scenes.parquet")) == 12
+    told = call("explain", job)
+    assert "units     1 to do" in told.output
+    assert not (tmp_path / "a.zarr").exists()
+    first = call("run", job, "--quiet")
+    assert first.exit_code == 0, first.output
+    assert "4 shards computed, 0 were done" in first.output
+    assert "0 shards computed, 4 were done" in call("run", job, "--quiet").output
+    outlines = tmp_path / "outlines.geojson"
+    world.outlines.to_crs("EPSG:4326").to_file(outlines)
+    csv, plot = tmp_path / "area.csv", tmp_path / "area.png"
+    area = call("area", tmp_path / "a.zarr", outlines, "--every", "year", "--csv", csv, "--plot", plot)
+    assert area.exit_code == 0, area.output
+    series = pd.read_csv(csv)
+    assert list(series.columns[:3]) == ["outline", "time", "area_km2"]
+    assert set(series["outline"]) <= set(world.outlines["outline"])
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_models_are_listed() -> None:
+    listed = call("models").output
+    for name in ("band-ratio", "ndsi", "fusion-unet"):
+        assert name in listed
+
+
+def test_demo_at_small_size(tmp_path: Path) -> None:
+    done = call("demo", "--out", tmp_path / "demo", "--size", "64", "--model", "ndsi", "--quiet")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.strip().splitlines()
+    assert lines[0].split() == [
+        "year",
+        "ice",
+        "area",
+        "(km2)",
+        "true",
+        "area",
+        "(km2)",
+        "90%",
+        "from",
+        "90%",
+        "to",
+        "seen",
+    ]
+    rows = [line.split() for line in lines[1:8]]
+    assert [int(row[0]) for row in rows] == list(range(2018, 2025))
+    assert all(float(row[2]) > 0 for row in rows)
+    assert (tmp_path / "demo" / "change.png").stat().st_size > 50_000
+    assert (tmp_path / "demo" / "glacier_probability.zarr" / "zarr.json").is_file()
+
+
+def test_every_failure_is_one_sentence(job: Path, tmp_path: Path, world: World) -> None:
+    text = job.read_text()
+
+    def changed(before: str, after: str) -> Path:
+        assert before in text
+        path = tmp_path / "changed.yaml"
+        path.write_text(text.replace(before, after))
+        return path
+
+    refused(call("run", tmp_path / "none.yaml"), "cannot read the configuration")
+    refused(
+        call("run", changed("2021/2022", "1999")), "no scene of sentinel-2-l2a meets small", "check place, interval"
+    )
+    refused(call("run", changed("model: ndsi", "model: bandratio")), "bandratio", "band-ratio")
+    refused(call("run", changed("model: ndsi", "model: {name: ndsi, thresold: 1}")), "thresold")
+    refused(call("find", changed("catalog: ", "catalog: /nowhere/")), "there is no catalogue at")
+    refused(call("run", changed("resolution: 40", "resolution: -1")), "resolution -1")
+    assert call("run", job, "--quiet").exit_code == 0
+    refused(call("run", changed("resolution: 40", "resolution: 60")), "made with another grid")
+    far = tmp_path / "far.geojson"
+    world.outlines.to_crs("EPSG:4326").translate(xoff=20).to_file(far)
+    refused(call("area", tmp_path / "a.zarr", far), "outlines meets the grid of small", "give outlines of that place")
+    refused(call("area", tmp_path / "none.zarr", far), "cannot be opened as a Zarr store")
