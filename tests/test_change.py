@@ -63,7 +63,7 @@ def test_area_per_outline_and_date() -> None:
         [0.9 * 0.24 + 0.2 * 0.22, 0.9 * 0.16 + 0.2 * 0.16, 0.9 * 0.12 + 0.1 * 0.12 + 0.2 * 0.24],
     )
     np.testing.assert_allclose(whole["coverage"], [0.46 / 0.48, 0.32 / 0.48, 1], rtol=1e-3)
-    np.testing.assert_allclose(table.loc["west", "area_km2"], [0.12, 0.08, 0])
+    np.testing.assert_allclose(table.loc["west"]["area_km2"], [0.12, 0.08, 0])
     # No calibration belongs to a cube of unknown origin: no interval is made up.
     assert series["lower_km2"].isna().all()
 

@@ -103,7 +103,7 @@ def test_static_branch_runs_once_per_block() -> None:
     model = _strided_model()
     cube = cube_of((7, 40, 40), OPTICAL)
     predict(cube, model, block=20, dates=2, options=BlockOptions(batch=1)).compute(scheduler="synchronous")
-    assert model.module.encoded == 4  # type: ignore[attr-defined]
+    assert model.module.encoded == 4
 
 
 def test_missing_evidence_is_missing_and_said() -> None:
