@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from glaciercube.change.area import AreaOptions, area_series, regional_area
-from glaciercube.change.conformal import Calibration, find_calibration, read_calibrations, write_calibrations
+from glaciercube.change.area import AreaOptions, area_series, clear_maps, regional_area
+from glaciercube.change.conformal import (
+    Calibration,
+    error_scale,
+    find_calibration,
+    read_calibrations,
+    write_calibrations,
+)
 
 __all__ = [
     "AreaOptions",
     "Calibration",
     "area_series",
+    "clear_maps",
+    "error_scale",
     "find_calibration",
     "read_calibrations",
     "regional_area",

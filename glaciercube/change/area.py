@@ -23,7 +23,7 @@ from glaciercube.store import open_store, provenance_of
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["COLUMNS", "AreaOptions", "area_series", "regional_area"]
+__all__ = ["COLUMNS", "AreaOptions", "area_series", "clear_maps", "regional_area"]
 
 COLUMNS = (
     "outline",
@@ -32,6 +32,7 @@ COLUMNS = (
     "expected_area_km2",
     "lower_km2",
     "upper_km2",
+    "doubt_km2",
     "coverage",
     "in_grid",
     "outline_area_km2",
@@ -89,7 +90,7 @@ def area_series(
     DataFrame
         Per outline and time: ``area_km2`` (clear pixels above the threshold), ``expected_area_km2`` (sum of
         probability over clear pixels), ``lower_km2`` and ``upper_km2`` (interval of ``area_km2``, NaN without a
-        calibration), ``coverage`` (share of the outline that clear pixels show), ``in_grid`` (share that the grid
+        calibration), ``doubt_km2`` (sum over clear pixels of the smaller of p and 1 - p), ``coverage`` (share of the outline that clear pixels show), ``in_grid`` (share that the grid
         covers), ``outline_area_km2``, ``dates`` (rows that went in). Pixels count by their centre.
 
     Raises
@@ -165,7 +166,7 @@ def _one_outline(cube: xr.Dataset, geobox: GeoBox, outline: Any, options: AreaOp
     pixel = abs(geobox.resolution.x * geobox.resolution.y) / 1e6
     full = outline.geometry.area / 1e6
     here = cube[["glacier_probability", "quality"]].isel(y=window[0], x=window[1])
-    for time, found, dates in _maps(here, options):
+    for time, found, dates in clear_maps(here, options):
         probability = found[inside]
         clear = np.isfinite(probability)
         yield {
@@ -173,6 +174,7 @@ def _one_outline(cube: xr.Dataset, geobox: GeoBox, outline: Any, options: AreaOp
             "time": time,
             "area_km2": float((probability > options.threshold).sum() * pixel),
             "expected_area_km2": float(np.nansum(probability) * pixel),
+            "doubt_km2": float(np.nansum(np.minimum(probability, 1 - probability)) * pixel),
             # Pixels count by their centre, so that a small outline may seem a little more than seen.
             "coverage": min(float(clear.sum() * pixel / full), 1.0),
             "in_grid": min(float(inside.sum() * pixel / full), 1.0),
@@ -181,8 +183,25 @@ def _one_outline(cube: xr.Dataset, geobox: GeoBox, outline: Any, options: AreaOp
         }
 
 
-def _maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Timestamp, npt.NDArray[np.float64], int]]:
-    """Probability maps (y, x) with NaN where not clear, per date or per year."""
+def clear_maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Timestamp, npt.NDArray[np.float64], int]]:
+    """Probability as areas see it: NaN where no clear pixel shows the ground.
+
+    Parameters
+    ----------
+    here : Dataset
+        With ``glacier_probability`` and ``quality`` (time, y, x).
+    options : AreaOptions
+        Dates or years, and which flags hide a pixel.
+
+    Yields
+    ------
+    time : Timestamp
+        Of the row, or the first of January of the year.
+    probability : (y, x) float64
+        0 to 1, NaN where hidden or missing.
+    dates : int
+        Rows that went in.
+    """
     times = pd.DatetimeIndex(here["time"].to_numpy())
     if options.every == "observation":
         for start in range(0, len(times), _BATCH):

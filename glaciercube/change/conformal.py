@@ -15,15 +15,40 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from glaciercube.errors import ModelError
 
-__all__ = ["Calibration", "find_calibration", "read_calibrations", "write_calibrations"]
+__all__ = ["Calibration", "error_scale", "find_calibration", "read_calibrations", "write_calibrations"]
 
 SHIPPED = "calibrations.json"
+
+# Share of the clear area that counts as doubtful whatever the model says: a model that is sure may still be wrong.
+LEAST_DOUBT = 0.02
+
+
+def error_scale(doubt: Any, clear: Any) -> Any:
+    """What errors of area are measured in: the area that the model itself is in doubt about.
+
+    A glacier with dirty edges or debris then gets a wider interval than a clean one of the same size (normalised
+    non-conformity scores; Papadopoulos et al. 2002, ECML, LNCS 2430).
+
+    Parameters
+    ----------
+    doubt : number or array
+        Sum over clear pixels of the smaller of p and 1 - p, as area.
+    clear : number or array
+        Area of the clear pixels, in the same unit.
+
+    Returns
+    -------
+    number or array
+        In that unit, above zero wherever ``clear`` is.
+    """
+    return doubt + LEAST_DOUBT * clear
 
 
 @dataclass(frozen=True)
@@ -39,7 +64,7 @@ class Calibration:
     every : str
         ``"observation"`` or ``"year"``: which areas.
     scores : tuple of float
-        One per glacier, ascending: (true area - estimated area) / clear area of the outline, dimensionless.
+        One per glacier, ascending: (true - estimated area) / `error_scale`, dimensionless.
     source : str
         How they came about.
     """
@@ -90,8 +115,9 @@ class Calibration:
         low, high = self.quantiles(level)
         clear = series["coverage"] * series["outline_area_km2"]
         hidden = (series["outline_area_km2"] * series["in_grid"] - clear).clip(lower=0)
-        lower = (series["area_km2"] + low * clear).clip(lower=0)
-        upper = np.minimum(series["area_km2"] + high * clear, clear) + hidden
+        scale = error_scale(series["doubt_km2"], clear)
+        lower = (series["area_km2"] + low * scale).clip(lower=0)
+        upper = np.minimum(series["area_km2"] + high * scale, clear) + hidden
         # The estimate itself stays inside, also where the calibration glaciers all erred to one side.
         return series.assign(
             lower_km2=np.minimum(lower, series["area_km2"]), upper_km2=np.maximum(upper, series["area_km2"])
