@@ -90,8 +90,9 @@ def area_series(
     DataFrame
         Per outline and time: ``area_km2`` (clear pixels above the threshold), ``expected_area_km2`` (sum of
         probability over clear pixels), ``lower_km2`` and ``upper_km2`` (interval of ``area_km2``, NaN without a
-        calibration), ``doubt_km2`` (sum over clear pixels of the smaller of p and 1 - p), ``coverage`` (share of the outline that clear pixels show), ``in_grid`` (share that the grid
-        covers), ``outline_area_km2``, ``dates`` (rows that went in). Pixels count by their centre.
+        calibration), ``doubt_km2`` (sum over clear pixels of the smaller of p and 1 - p), ``coverage`` (share of the
+        outline that clear pixels show), ``in_grid`` (share that the grid covers), ``outline_area_km2``, ``dates``
+        (rows that went in). Pixels count by their centre.
 
     Raises
     ------

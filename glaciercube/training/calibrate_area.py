@@ -1,7 +1,8 @@
 """Measure the area errors of the shipped models on simulated glaciers.
 
-``python -m glaciercube.training.calibrate_area --out FILE``. Each place is simulated, written as COGs and STAC items, found, loaded, composed and predicted as a user's data would
-be. One glacier and one year (or date) of each place gives one error, so that errors of one scene never count twice.
+``python -m glaciercube.training.calibrate_area --out FILE``. Each place is simulated, written as COGs and STAC items,
+found, loaded, composed and predicted as a user's data would be. One glacier and one year (or date) of each place gives
+one error, so that errors of one scene never count twice.
 """
 
 from __future__ import annotations
