@@ -126,10 +126,11 @@ def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path |
 @main.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True)
 @click.option("--size", type=int, default=256, show_default=True, help="Pixels a side, of 20 m.")
+@click.option("--seed", type=int, help="Another world.")
 @click.option("--model", default="fusion-unet", show_default=True)
 @_QUIET
 @_told
-def demo(out: Path, size: int, model: str, *, quiet: bool) -> None:
+def demo(out: Path, size: int, seed: int | None, model: str, *, quiet: bool) -> None:
     """Map a simulated world from its satellite images, and compare with its truth."""
     from glaciercube.demo import run_demo
     from glaciercube.simulate.world import WorldOptions
@@ -137,7 +138,8 @@ def demo(out: Path, size: int, model: str, *, quiet: bool) -> None:
     def say(text: str) -> None:
         click.echo(f"- {text}", err=True)
 
-    result = run_demo(out, WorldOptions(size=size), model=model, progress=not quiet, say=say)
+    options = WorldOptions(size=size) if seed is None else WorldOptions(size=size, seed=seed)
+    result = run_demo(out, options, model=model, progress=not quiet, say=say)
     headings = {
         "year": "year",
         "ice_km2": "ice area (km2)",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def world() -> World:
-    return simulate_world(WorldOptions(size=80, years=(2021, 2022), dates_per_year=2))
+    return simulate_world(WorldOptions(seed=30, size=80, years=(2021, 2022), dates_per_year=2))
 
 
 @pytest.fixture(scope="session")
