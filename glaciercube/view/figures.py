@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,8 +26,16 @@ def _figure(size: tuple[float, float]) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CubeError("pictures need matplotlib", "pip install 'glaciercube[view]'") from error
-    # A Figure of its own, without pyplot: no global state, no display needed.
-    return Figure(figsize=size, layout="constrained", dpi=130)
+
+    class Picture(Figure):
+        """A figure without pyplot (no global state, no display needed) that still shows itself in Jupyter."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Picture(figsize=size, layout="constrained", dpi=110)
 
 
 def plot_area(
