@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import geopandas as gpd
@@ -115,3 +117,22 @@ def test_every_failure_is_one_sentence(job: Path, tmp_path: Path, world: World) 
     world.outlines.to_crs("EPSG:4326").translate(xoff=20).to_file(far)
     refused(call("area", tmp_path / "a.zarr", far), "outlines meets the grid of small", "give outlines of that place")
     refused(call("area", tmp_path / "none.zarr", far), "cannot be opened as a Zarr store")
+
+
+def test_spoilt_scenes_are_one_sentence_too(job: Path, tmp_path: Path, catalog: Path) -> None:
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    job.write_text(job.read_text().replace(str(catalog), str(copy / "catalog.json")))
+    item = max((copy / "sentinel-2-l2a").rglob("S2*.json"))
+    whole = item.read_text()
+    content = json.loads(whole)
+    name = Path(content["assets"].pop("B11")["href"]).name
+    item.write_text(json.dumps(content))
+    refused(call("run", job, "--quiet"), f"scene {content['id']} has no asset for band 'swir16'")
+    item.write_text(whole)
+    (cog,) = copy.rglob(name)
+    pixels = cog.read_bytes()
+    cog.write_bytes(b"no tiff at all")
+    refused(call("run", job, "--quiet"), "cannot read", name, "nothing was filled in")
+    cog.write_bytes(pixels)
+    assert call("run", job, "--quiet").exit_code == 0
