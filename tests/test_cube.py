@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pystac
 import pytest
 import rasterio
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glaciercube.catalog import Scenes, find
-from glaciercube.cube import ComposeOptions, LoadOptions, compose, load, schedule
+from glaciercube.cube import ComposeOptions, LoadOptions, compose, load, nan_median, schedule
 from glaciercube.cube.reader import Driver
 from glaciercube.cube.terrain import hillshade, terrain_variables
 from glaciercube.errors import CubeError, ReadError
@@ -141,6 +144,17 @@ def test_a_corrupt_file_raises_and_names_itself(scenes: Scenes, world: World, tm
     # The other dates and bands are as readable as before.
     assert cube["red"].isel(time=2).notnull().any()
     assert cube["blue"].isel(time=0).notnull().any()
+
+
+@given(st.integers(0, 6), st.integers(0, 2), st.integers(0, 10_000))
+def test_median_is_numpys(length: int, axis: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.random((length + 1, 3, 4))
+    values[rng.random(values.shape) < 0.4] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        wanted = np.nanmedian(values, axis=axis)
+    np.testing.assert_allclose(nan_median(values, axis=axis), wanted)
 
 
 def test_slope_and_aspect_of_a_plane() -> None:

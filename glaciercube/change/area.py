@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 
 from glaciercube.change.conformal import Calibration, find_calibration
+from glaciercube.cube import nan_median
 from glaciercube.errors import OutlineError, StoreError
 from glaciercube.inference import QUALITY_BITS
 from glaciercube.region import read_outlines
@@ -212,7 +213,7 @@ def clear_maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Time
         return
     for year in sorted(set(times.year)):
         index = np.flatnonzero(times.year == year)
-        yield pd.Timestamp(year, 1, 1), _median(_clear(here.isel(time=index), options)), len(index)
+        yield pd.Timestamp(year, 1, 1), nan_median(_clear(here.isel(time=index), options), axis=0), len(index)
 
 
 def _clear(part: xr.Dataset, options: AreaOptions) -> npt.NDArray[np.float64]:
@@ -220,15 +221,6 @@ def _clear(part: xr.Dataset, options: AreaOptions) -> npt.NDArray[np.float64]:
     bits = sum(QUALITY_BITS[name] for name in options.hidden_by)
     hidden = (loaded["quality"].to_numpy() & np.uint8(bits)) > 0
     return np.where(hidden, np.nan, loaded["glacier_probability"].to_numpy())
-
-
-def _median(stack: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Median over dates, NaN where none is clear."""
-    ordered = np.sort(stack, axis=0)
-    count = np.isfinite(ordered).sum(axis=0)
-    low = np.take_along_axis(ordered, (np.maximum(count - 1, 0) // 2)[None], axis=0)[0]
-    high = np.take_along_axis(ordered, np.minimum(count // 2, len(stack) - 1)[None], axis=0)[0]
-    return np.where(count > 0, (low + high) / 2, np.nan)
 
 
 def _window(geometry: Any, geobox: GeoBox) -> tuple[slice, slice] | None:

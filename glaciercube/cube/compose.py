@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from glaciercube.cube.schedule import ComposeOptions, Row, schedule
+from glaciercube.cube.statistics import nan_median
 from glaciercube.cube.terrain import hillshade
 from glaciercube.errors import CubeError
 from glaciercube.sensors import OPTICAL_BANDS, SCL_CLOUD, SCL_SHADOW, decibel
@@ -170,7 +171,7 @@ def _median(series: xr.Dataset) -> xr.Dataset:
     single = series.chunk(time=-1)
     return single.map(
         lambda variable: xr.apply_ufunc(
-            _nan_median,
+            nan_median,
             variable,
             input_core_dims=[["time"]],
             dask="parallelized",
@@ -179,15 +180,6 @@ def _median(series: xr.Dataset) -> xr.Dataset:
         ),
         keep_attrs=True,
     )
-
-
-def _nan_median(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Median over the last axis without NaN; NaN where all are, and without numpy's warning for that."""
-    ordered = np.sort(values, axis=-1)
-    count = np.isfinite(ordered).sum(axis=-1)
-    low = np.take_along_axis(ordered, np.maximum(count - 1, 0)[..., None] // 2, axis=-1)[..., 0]
-    high = np.take_along_axis(ordered, (count // 2).clip(max=values.shape[-1] - 1)[..., None], axis=-1)[..., 0]
-    return np.where(count > 0, (low + high) / 2, np.nan).astype(np.float32)
 
 
 def _with_terrain(cube: xr.Dataset, terrain: xr.Dataset) -> xr.Dataset:
