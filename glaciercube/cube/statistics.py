@@ -10,7 +10,7 @@ import numpy.typing as npt
 __all__ = ["nan_median"]
 
 
-def nan_median(values: npt.NDArray[np.floating[Any]], axis: int = -1) -> npt.NDArray[np.floating[Any]]:
+def nan_median(values: npt.NDArray[Any], axis: int = -1) -> npt.NDArray[Any]:
     """Median along an axis, ignoring NaN.
 
     As numpy's, but without its warning where all are NaN, and much faster on short axes.
