@@ -161,6 +161,5 @@ def models() -> None:
 
     for contract in list_models():
         inputs = ", ".join(m.name if m.required else f"[{m.name}]" for m in contract.modalities)
-        click.echo(
-            f"{contract.name:14} {inputs:42} {contract.description.splitlines()[0] if contract.description else ''}"
-        )
+        click.echo(f"{contract.name}: {inputs}")
+        click.echo(click.wrap_text(contract.description, width=100, initial_indent="    ", subsequent_indent="    "))

@@ -43,7 +43,6 @@ def run_demo(
     options: WorldOptions | None = None,
     *,
     model: str = "fusion-unet",
-    threads: int = 2,
     progress: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> DemoResult:
@@ -57,8 +56,6 @@ def run_demo(
         The world.
     model : str
         Which model.
-    threads : int
-        Units at a time.
     progress : bool
         Show progress bars.
     say : callable
@@ -77,7 +74,7 @@ def run_demo(
     say("searching, and planning the run")
     plan = config.plan()
     say(f"running {model} over {len(plan.rows)} dates of {len(plan.scenes)} scenes")
-    run(plan, RunOptions(threads=threads, progress=progress), config.as_dict())
+    run(plan, RunOptions(progress=progress), config.as_dict())
     say("reading areas from the store")
     series = area_series(config.store.path, world.outlines, AreaOptions(every="year"))
     csv = folder / "area.csv"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -32,7 +33,7 @@ class RunOptions:
     Attributes
     ----------
     threads : int
-        Units at a time.
+        Units at a time; as many as there are cores by default.
     dates : int
         Dates read, predicted and written at a time; bounds memory.
     block : BlockOptions
@@ -41,7 +42,7 @@ class RunOptions:
         Show a progress bar.
     """
 
-    threads: int = 2
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     dates: int = 4
     block: BlockOptions = field(default_factory=BlockOptions)
     progress: bool = False
