@@ -11,7 +11,7 @@ import xarray as xr
 
 from glaciercube.errors import CubeError
 from glaciercube.inference.block import QUALITY_BITS, BlockOptions, encode_block, predict_block
-from glaciercube.inference.window import block_window
+from glaciercube.inference.window import Window, block_window
 from glaciercube.models.contract import VARIABLES, Contract
 
 if TYPE_CHECKING:
@@ -75,32 +75,18 @@ def predict(
     UserWarning
         If the cube holds another reflectance (surface, top of atmosphere) or pixel size than the model is meant for.
     """
-    import dask
-    import dask.array as da
-
     cube = check_cube(cube, model.contract)
-    options = options or BlockOptions()
     shape = (cube.sizes["y"], cube.sizes["x"])
     lazy = cube[block_variables(cube, model.contract)]
-    encode, compute = dask.delayed(encode_block), dask.delayed(predict_block, nout=2)
-    rows: list[tuple[list[list[Any]], list[list[Any]]]] = []
-    for y in _cuts(shape[0], block):
-        row: tuple[list[list[Any]], list[list[Any]]] = ([], [])
-        for x in _cuts(shape[1], block):
-            window = block_window(y, x, shape, halo=model.contract.receptive_field, stride=model.contract.stride)
-            here = lazy.isel(y=window.y.read, x=window.x.read)
-            static = encode(model, _arrays(here, static=True), window, options)
-            columns: tuple[list[Any], list[Any]] = ([], [])
-            for time in _cuts(cube.sizes["time"], dates):
-                arrays = _arrays(here.isel(time=time), static=False)
-                size = (time.stop - time.start, y.stop - y.start, x.stop - x.start)
-                pair = compute(model, arrays, static, window, options, size[0])
-                for column, part, dtype in zip(columns, pair, (np.float32, np.uint8), strict=True):
-                    column.append(da.from_delayed(part, size, dtype))
-            for parts, column in zip(row, columns, strict=True):
-                parts.append(column)
-        rows.append(row)
-    probability, quality = (_assemble([row[index] for row in rows]) for index in (0, 1))
+    halo, stride = model.contract.receptive_field, model.contract.stride
+    cells = [
+        [
+            _cell(lazy, model, block_window(y, x, shape, halo=halo, stride=stride), dates, options or BlockOptions())
+            for x in _cuts(shape[1], block)
+        ]
+        for y in _cuts(shape[0], block)
+    ]
+    probability, quality = (_assemble([[cell[index] for cell in row] for row in cells]) for index in (0, 1))
     return _dataset(cube, probability, quality, model)
 
 
@@ -176,6 +162,26 @@ def _warn_of_mismatch(cube: xr.Dataset, contract: Contract) -> None:
                 UserWarning,
                 stacklevel=3,
             )
+
+
+def _cell(
+    lazy: xr.Dataset, model: Model, window: Window, dates: int, options: BlockOptions
+) -> tuple[list[Any], list[Any]]:
+    """Lazy probability and quality of one block: a task for its static branch, and one for every few dates."""
+    import dask
+    import dask.array as da
+
+    encode, compute = dask.delayed(encode_block), dask.delayed(predict_block, nout=2)
+    here = lazy.isel(y=window.y.read, x=window.x.read)
+    static = encode(model, _arrays(here, static=True), window, options)
+    probability, quality = [], []
+    for time in _cuts(lazy.sizes["time"], dates):
+        size = (time.stop - time.start, window.y.size, window.x.size)
+        arrays = _arrays(here.isel(time=time), static=False)
+        found, flags = compute(model, arrays, static, window, options, size[0])
+        probability.append(da.from_delayed(found, size, np.float32))
+        quality.append(da.from_delayed(flags, size, np.uint8))
+    return probability, quality
 
 
 def _cuts(length: int, step: int) -> Iterator[slice]:
