@@ -51,7 +51,7 @@ def test_anyone_can_open_it(tmp_path: Path) -> None:
     probability = np.random.default_rng(0).random((2, 64, 64), dtype="float32")
     probability[0, :3] = np.nan
     store.write(TIMES, (0, 0), probability, np.full(probability.shape, 3, "uint8"), ["a", "b"])
-    store.describe({"model": "band-ratio", "versions": {"x": "1"}})
+    store.describe({"model": "band-ratio", "versions": {"x": "1"}, "scenes": {}}, "test")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
@@ -156,7 +156,68 @@ def test_new_dates_touch_no_old_shard(tmp_path: Path) -> None:
     assert list(opened["time"].dt.year.to_numpy()) == [2019, 2020, 2021]
     assert float(opened["glacier_probability"][0, 0, 0]) == pytest.approx(0.3, abs=0.002)
     assert float(opened["glacier_probability"][1, 0, 0]) == pytest.approx(0.5, abs=0.002)
-    assert list(opened["sentinel1_age"].to_numpy()) == [0, 1, 0]
+    # A row's own values are those of the last plan that had it.
+    assert list(opened["sentinel1_age"].to_numpy()) == [0, 2, 1]
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_rows_that_were_only_begun_are_finished_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """A kill at any of the writes that add rows leaves a store that opens, and that the next run makes whole."""
+
+    def extra(times: Any) -> xr.Dataset:
+        ends = np.stack([times, times + np.timedelta64(31, "D")], axis=1)
+        age = ("time", np.arange(len(times), dtype="float32"))
+        return xr.Dataset({"sentinel1_age": age}, coords={"time_bnds": (("time", "bnds"), ends)})
+
+    options = StoreOptions(str(tmp_path / "a.zarr"), shard=64, chunk=32)
+    ZarrStore.create_or_open(options, GRID, TIMES, extra(TIMES), {})
+    times = np.array(["2019-07-01T10:00:00", *TIMES, "2022-07-01T10:00:00"], "datetime64[ms]")
+    calls = 0
+
+    def killed(original: Any) -> Any:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise KeyboardInterrupt
+            return original(*args, **kwargs)
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "resize", killed(zarr.Array.resize))
+        patch.setattr(zarr.Array, "__setitem__", killed(zarr.Array.__setitem__))
+        patch.setattr(zarr, "consolidate_metadata", killed(zarr.consolidate_metadata))
+        with pytest.raises(KeyboardInterrupt):
+            ZarrStore.create_or_open(options, GRID, times, extra(times), {})
+    left = xr.open_zarr(tmp_path / "a.zarr")
+    assert set(TIMES.astype("datetime64[s]")) <= set(left["time"].to_numpy().astype("datetime64[s]"))
+    ZarrStore.create_or_open(options, GRID, times, extra(times), {})
+    whole = open_store(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(whole["time"], np.sort(times).astype("datetime64[s]"))
+    np.testing.assert_array_equal(whole["time_bnds"][:, 0], whole["time"])
+    assert sorted(whole["sentinel1_age"].to_numpy()) == [0, 1, 2, 3]
+
+
+def test_ways_of_making_are_not_mixed(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    labels = ["2021-07-01T10:00:00", "2020-07-01T10:00:00"]
+    made = {"model": "ndsi", "model_hash": "1", "scenes": {label: ["a"] for label in labels}, "reflectance_offsets": {}}
+    store.describe(made, "glaciercube, ndsi")
+    more = {**made, "scenes": {"2022-07-01T10:00:00": ["b"]}}
+    store.describe(more, "glaciercube, ndsi")
+    assert len(xr.open_zarr(tmp_path / "a.zarr")["provenance"].attrs["scenes"]) == 3
+    other = {**more, "model": "band-ratio", "model_hash": "2"}
+    with pytest.raises(StoreError, match=r"holds 2 dates, such as 2021-07-01T10:00:00, made with model ndsi"):
+        store.describe(other, "glaciercube, band-ratio")
+    # A run over all dates may change its ways: nothing of the old one stays.
+    everything = {**other, "scenes": {label: ["a"] for label in (*labels, "2022-07-01T10:00:00")}}
+    store.describe(everything, "glaciercube, band-ratio")
+    opened = xr.open_zarr(tmp_path / "a.zarr")
+    assert opened["provenance"].attrs["model"] == "band-ratio"
+    assert opened.attrs["source"] == "glaciercube, band-ratio"
 
 
 def test_what_is_not_a_store_is_left_alone(tmp_path: Path) -> None:

@@ -98,7 +98,14 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
     done = [(row, block, mark.key) for (row, block), mark in marks.items() if store.ledger.holds(mark)]
     units = list(plan.units(done))
     modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
-    store.describe({**_provenance(plan, config or {}), "modalities": sorted(modalities)})
+    store.describe(
+        {
+            **_provenance(plan, config or {}),
+            "modalities": sorted(modalities),
+            "reflectance": str(cube.attrs.get("reflectance", "")),
+        },
+        _attributes(plan)["source"],
+    )
     total = len(plan.rows) * len(plan.blocks)
     left = sum(len(unit.rows) for unit in units)
     lazy = cube[block_variables(cube, plan.model.contract)]

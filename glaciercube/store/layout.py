@@ -13,12 +13,24 @@ from odc.geo.geobox import GeoBox
 from glaciercube.errors import StoreError
 from glaciercube.inference.lazy import PREDICTION_ATTRS
 
-__all__ = ["FILL", "GRID_MAPPING", "SCALE", "StoreOptions", "encoding", "grid_attributes", "pack", "template"]
+__all__ = [
+    "FILL",
+    "GRID_MAPPING",
+    "NO_TIME",
+    "SCALE",
+    "StoreOptions",
+    "encoding",
+    "grid_attributes",
+    "pack",
+    "template",
+]
 
 # Probability p is stored as round(p / 0.004), 0 to 250; 255 is "missing". Half a step, 0.002, is the largest error.
 SCALE: Final = 0.004
 FILL: Final = 255
 GRID_MAPPING: Final = "spatial_ref"
+# The stored time of a row that was begun and not finished; numpy's and xarray's "not a time".
+NO_TIME: Final = np.iinfo(np.int64).min
 _DIMS: Final = ("time", "y", "x")
 
 # The registered Zarr conventions `proj:` and `spatial:`, which together make a GeoZarr.
@@ -138,7 +150,7 @@ def encoding(options: StoreOptions, names: list[str]) -> dict[str, dict[str, Any
         # The Zarr fill value too: with the default 0 an unwritten shard would read as probability 0.
         "glacier_probability": {**sharded, "scale_factor": SCALE, "_FillValue": FILL, "fill_value": FILL},
         "quality": {**sharded, "fill_value": 0},
-        "time": seconds,
+        "time": {**seconds, "fill_value": NO_TIME},
         "time_bnds": {**seconds, "chunks": (4096, 2)},
     }
     return {name: known[name] for name in names if name in known}

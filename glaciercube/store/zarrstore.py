@@ -19,13 +19,16 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.errors import GridMismatchError, StoreError
-from glaciercube.store.layout import StoreOptions, encoding, grid_attributes, pack, template
+from glaciercube.store.layout import NO_TIME, StoreOptions, encoding, grid_attributes, pack, template
 from glaciercube.store.ledger import Ledger
 
 __all__ = ["ZarrStore", "open_store", "provenance_of", "row_label"]
 
 _ARRAYS = ("glacier_probability", "quality")
 _PROVENANCE = "provenance"
+# Provenance by row or by scene, and what all rows of a store have in common.
+_ACCUMULATED = ("scenes", "reflectance_offsets")
+_MADE_BY = ("model", "model_hash", "compose", "modalities", "reflectance")
 
 
 class ZarrStore:
@@ -86,7 +89,7 @@ class ZarrStore:
                 _create(path, template(geobox, times, extra, options, dict(attrs)), options)
             else:
                 _check_same(path, geobox, options)
-                _append(path, times, extra)
+                _bring_up_to_date(path, times, extra)
             return cls(options, geobox)
 
     def write(
@@ -143,11 +146,41 @@ class ZarrStore:
         y, x = (slice(index * side, (index + 1) * side) for index in block)
         return slice(y.start, min(y.stop, height)), slice(x.start, min(x.stop, width))
 
-    def describe(self, provenance: Mapping[str, Any]) -> None:
-        """Replace the provenance: a mapping of plain values, kept as attributes of the scalar ``provenance``."""
+    def describe(self, provenance: Mapping[str, Any], source: str) -> None:
+        """Say how the planned rows were made.
+
+        Parameters
+        ----------
+        provenance : mapping
+            Plain values, kept as attributes of the scalar ``provenance``. What is a mapping by row or by scene is added
+            to what is there; everything else replaces it.
+        source : str
+            CF attribute ``source`` of the whole.
+
+        Raises
+        ------
+        StoreError
+            If rows that this run does not redo were made in another way, or the disk does not take it.
+        """
         with _clear_errors(self.path):
-            zarr.open_array(self.path / _PROVENANCE, mode="r+").attrs.update(dict(provenance))
+            node = zarr.open_array(self.path / _PROVENANCE, mode="r+")
+            known = dict(node.attrs)
+            self._refuse_mixture(known, provenance)
+            merged = {key: {**_mapping(known.get(key)), **provenance[key]} for key in _ACCUMULATED if key in provenance}
+            node.attrs.update({**provenance, **merged})
+            zarr.open_group(self.path, mode="r+").attrs["source"] = source
             _consolidate(self.path)
+
+    def _refuse_mixture(self, known: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        kept = [row for row in known.get("scenes", {}) if row not in provenance["scenes"]]
+        changed = [key for key in _MADE_BY if key in known and known[key] != provenance[key]]
+        if kept and changed:
+            key = changed[0]
+            raise StoreError(
+                f"the store {self.path} holds {len(kept)} dates, such as {kept[0]}, made with "
+                f"{key.removesuffix('_hash')} {known[key]}, and this run has {provenance[key]}",
+                "choose another path, keep to what the store was made with, or run over all of its dates",
+            )
 
 
 def open_store(path: str | Path) -> xr.Dataset:
@@ -178,6 +211,10 @@ def open_store(path: str | Path) -> xr.Dataset:
         raise StoreError(f"{path} has no {' and no '.join(missing)}", "give a store that glaciercube wrote")
     ordered: xr.Dataset = dataset.sortby("time")
     return ordered
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def row_label(time: np.datetime64) -> str:
@@ -227,28 +264,49 @@ def _check_same(path: Path, geobox: GeoBox, options: StoreOptions) -> None:
         )
 
 
-def _append(path: Path, times: npt.NDArray[np.datetime64], extra: xr.Dataset) -> None:
-    known = set(_labels(path))
-    new = [index for index, time in enumerate(times) if row_label(time) not in known]
-    if not new:
-        return
+def _bring_up_to_date(path: Path, times: npt.NDArray[np.datetime64], extra: xr.Dataset) -> None:
+    """Add the rows that are missing, and write the planned rows' own values anew.
+
+    May be killed anywhere and done again: the time of a row is written last, and a row without one does not exist.
+    """
     root = zarr.open_group(path, mode="r+")
-    start = len(known)
-    rows = extra.isel(time=new).assign_coords(time=times[new].astype("datetime64[s]"))
+    known = _labels(path)
+    labels = [row_label(time) for time in times]
     # Rows are added in order of arrival, so that no old shard is touched; `open_store` sorts.
-    for name, node in root.arrays():
-        dims = getattr(node.metadata, "dimension_names", None) or ()
-        if dims[:1] == ("time",):
-            node.resize((start + len(new), *node.shape[1:]))
-            if name in rows.variables:
-                values = rows[name].to_numpy()
-                node[start:] = values.astype("datetime64[s]").astype("int64") if values.dtype.kind == "M" else values
+    every = known + [label for label in labels if label not in known]
+    rows = np.array([every.index(label) for label in labels])
+    for name in map(str, extra.variables):
+        if name not in root and extra[name].dims == ("time",) and name != "time":
+            _add_variable(root, name, extra[name], len(known))
+    for name, array in root.arrays():
+        dims = getattr(array.metadata, "dimension_names", None) or ()
+        if name == "time" or dims[:1] != ("time",):
+            continue
+        if array.shape[0] != len(every):
+            array.resize((len(every), *array.shape[1:]))
+        if name in extra.variables and len(rows):
+            values = extra[name].to_numpy()
+            array.oindex[rows] = values.astype("datetime64[s]").astype("int64") if values.dtype.kind == "M" else values
+    axis = zarr.open_array(path / "time", mode="r+")
+    if axis.shape[0] != len(every):
+        axis.resize((len(every),))
+    if len(every) > len(known):
+        axis[len(known) :] = np.array(every[len(known) :], "datetime64[s]").astype("int64")
     _consolidate(path)
 
 
+def _add_variable(root: zarr.Group, name: str, variable: xr.DataArray, length: int) -> None:
+    array = root.create_array(
+        name, shape=(length,), chunks=(4096,), dtype="float32", fill_value=np.nan, dimension_names=("time",)
+    )
+    array.attrs.update({str(key): value for key, value in variable.attrs.items()})
+
+
 def _labels(path: Path) -> list[str]:
-    seconds = zarr.open_array(path / "time", mode="r")[:]
-    return [row_label(time) for time in np.asarray(seconds).astype("datetime64[s]")]
+    """Labels of the rows, up to the first whose time was never written."""
+    seconds = np.asarray(zarr.open_array(path / "time", mode="r")[:])
+    unfinished = np.flatnonzero(seconds == NO_TIME)
+    return [row_label(time) for time in seconds[: unfinished[0] if unfinished.size else None].astype("datetime64[s]")]
 
 
 def _consolidate(path: Path) -> None:
