@@ -1,6 +1,6 @@
 # make demo: builds its own environment, runs the main job. make test: runs the tests.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint train calibrate clean
+.PHONY: help demo test test-all lint real train calibrate clean
 
 # Python 3.11 where there are several: the pinned torch has its lightest build there.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -14,6 +14,7 @@ help:
 	@echo "make test      run the tests"
 	@echo "make test-all  the tests with every long check"
 	@echo "make lint      style, types and the direction of imports"
+	@echo "make real      the main job on real data: REAL=folder (see tests/conftest.py)"
 	@echo "make train     train the shipped fusion-unet again (about half an hour on two cores)"
 	@echo "make calibrate measure the shipped area intervals again"
 
@@ -48,6 +49,11 @@ lint: $(VENV)/.develops
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Where the real data of the tests lie.
+REAL ?= ../shared/data
+real: $(VENV)/.develops
+	$(BIN)/python tools/real_data.py $(REAL)
 
 train: $(VENV)/.runs
 	$(BIN)/python -m glaciercube.training.train_fusion_unet --out glaciercube/models/weights/fusion-unet

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glaciercube.campaign import explain, make_plan, run
     from glaciercube.catalog import Scenes, find
-    from glaciercube.change import area_series, regional_area
+    from glaciercube.change import AreaOptions, area_series, regional_area
     from glaciercube.config import Config, load_config
-    from glaciercube.cube import compose, load
+    from glaciercube.cube import ComposeOptions, compose, load
     from glaciercube.errors import GlaciercubeError
     from glaciercube.inference import predict
     from glaciercube.models import list_models, load_model
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from glaciercube.store import StoreOptions, open_store
 
 __all__ = [
+    "AreaOptions",
+    "ComposeOptions",
     "Config",
     "GlaciercubeError",
     "Region",
@@ -49,9 +51,9 @@ __all__ = [
 _ROOMS = {
     "campaign": ("explain", "make_plan", "run"),
     "catalog": ("Scenes", "find"),
-    "change": ("area_series", "regional_area"),
+    "change": ("AreaOptions", "area_series", "regional_area"),
     "config": ("Config", "load_config"),
-    "cube": ("compose", "load"),
+    "cube": ("ComposeOptions", "compose", "load"),
     "errors": ("GlaciercubeError",),
     "inference": ("predict",),
     "models": ("list_models", "load_model"),

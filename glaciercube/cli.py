@@ -12,7 +12,7 @@ from typing import Any, ParamSpec
 
 import click
 
-from glaciercube.errors import GlaciercubeError
+from glaciercube.errors import ConfigError, GlaciercubeError
 
 __all__ = ["main"]
 
@@ -28,6 +28,9 @@ def _told(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except GlaciercubeError as error:
             click.echo(f"glaciercube: {error}", err=True)
+            sys.exit(1)
+        except OSError as error:
+            click.echo(f"glaciercube: {error}: check the path, its permissions and the space there.", err=True)
             sys.exit(1)
         except KeyboardInterrupt:
             click.echo("glaciercube: stopped: run again to go on where it ended.", err=True)
@@ -119,7 +122,10 @@ def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path |
     if plot is not None:
         from glaciercube.view import plot_area
 
-        plot_area(series, title=f"{store.stem}, ice area within outlines").savefig(plot)
+        figure = plot_area(series, title=f"{store.stem}, ice area within outlines")
+        if plot.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
+            raise ConfigError(f"cannot draw to {plot}", "end its name in .png, .pdf or .svg")
+        figure.savefig(plot)
         click.echo(f"picture: {plot}")
 
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from glaciercube.campaign import Plan, RunOptions, make_plan
-from glaciercube.catalog import Scenes, SensorOptions, find
-from glaciercube.change import AreaOptions
+from glaciercube.catalog import Scenes, SensorOptions, find, without_secrets
 from glaciercube.cube import ComposeOptions, LoadOptions
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
@@ -119,7 +118,7 @@ class Config:
         A word (``observation``, ``month``, ``season``, ``year``) in YAML stands for ``every``.
     model : ModelConfig
         A name in YAML stands for it without parameters.
-    load, run, area
+    load, run
         Options of those rooms.
     """
 
@@ -134,7 +133,6 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     load: LoadOptions = field(default_factory=LoadOptions)
     run: RunOptions = field(default_factory=RunOptions)
-    area: AreaOptions = field(default_factory=AreaOptions)
 
     def find(self, region: Region | None = None) -> Scenes:
         """Search the catalogue; see `glaciercube.catalog.find`."""
@@ -151,8 +149,8 @@ class Config:
         return make_plan(region, self.find(region), model, self.store, load=self.load, compose=self.compose)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for provenance."""
-        return dataclasses.asdict(self)
+        """Plain values without credentials, for provenance."""
+        return {**dataclasses.asdict(self), "catalog": without_secrets(self.catalog)}
 
 
 def load_config(path: str | Path) -> Config:
@@ -201,6 +199,8 @@ def parse_config(text: str, name: str = "configuration") -> Config:
     _check_keys(Config, content, (), node, name)
     try:
         config = pydantic.TypeAdapter(Config).validate_python(content)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.problem}", error.remedy) from None
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = tuple(first["loc"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,14 +11,17 @@ from pathlib import Path
 import pandas as pd
 
 from glaciercube.campaign import RunOptions, run
-from glaciercube.change import AreaOptions, area_series, regional_area
+from glaciercube.change import AreaOptions, area_series, clear_maps, regional_area
 from glaciercube.config import Config, ModelConfig, RegionConfig
 from glaciercube.cube import compose, load
+from glaciercube.models import load_model
 from glaciercube.simulate.stac import write_catalog
 from glaciercube.simulate.world import World, WorldOptions, simulate_world
 from glaciercube.store import StoreOptions, open_store
 
 __all__ = ["DemoResult", "run_demo"]
+
+STORE = "glacier_probability.zarr"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +71,17 @@ def run_demo(
         As the rooms that it passes through raise them.
     """
     folder = Path(folder)
+    load_model(model)  # a misspelt name should not wait for a world
     say("simulating a glacierised world and writing it as COGs and STAC items")
     world = simulate_world(options or WorldOptions())
-    catalog = _written(world, folder / "world", progress=progress)
-    config = _config(world, catalog, folder / "glacier_probability.zarr", model)
+    catalog = _written(world, folder, progress=progress)
+    config = _config(world, catalog, folder / STORE, model)
     say("searching, and planning the run")
     plan = config.plan()
     say(f"running {model} over {len(plan.rows)} dates of {len(plan.scenes)} scenes")
     run(plan, RunOptions(progress=progress), config.as_dict())
     say("reading areas from the store")
-    series = area_series(config.store.path, world.outlines, AreaOptions(every="year"))
+    series = area_series(config.store.path, world.outlines, "year")
     csv = folder / "area.csv"
     series.to_csv(csv, index=False, float_format="%.4f")
     truth = world.true_area().groupby("year")["area_km2"].sum().reset_index()
@@ -86,11 +91,13 @@ def run_demo(
 
 
 def _written(world: World, folder: Path, *, progress: bool) -> Path:
-    """The catalogue of this world, from an earlier call where there is one."""
-    stamp, wanted = folder / "options.json", json.dumps(asdict(world.options), sort_keys=True)
+    """The catalogue of this world, from an earlier call where there is one; another world's goes, with its store."""
+    stamp, wanted = folder / "world" / "options.json", json.dumps(asdict(world.options), sort_keys=True)
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
-        return folder / "catalog.json"
-    path = write_catalog(world, folder, progress=progress)
+        return folder / "world" / "catalog.json"
+    for old in ("world", STORE):
+        shutil.rmtree(folder / old, ignore_errors=True)
+    path = write_catalog(world, folder / "world", progress=progress)
     stamp.write_text(wanted, encoding="utf-8")
     return path
 
@@ -135,9 +142,10 @@ def _picture(config: Config, world: World, series: pd.DataFrame, truth: pd.DataF
         (f"{year}, median of the clear dates (SWIR / NIR / red)", cube[["swir16", "nir", "red"]].isel(time=i).compute())
         for i, year in zip(ends, years, strict=True)
     ]
-    probability = open_store(config.store.path)["glacier_probability"]
+    stored = open_store(config.store.path)
+    clear = {time.year: found for time, found, _ in clear_maps(stored, AreaOptions(every="year"))}
     maps = [
-        (f"{year}, mean glacier probability", probability.sel(time=str(year)).mean("time").compute()) for year in years
+        (f"{year}, glacier probability", stored["glacier_probability"][0].copy(data=clear[int(year)])) for year in years
     ]
     figure = plot_change(
         images,

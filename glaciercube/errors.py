@@ -18,6 +18,7 @@ __all__ = [
     "ReadError",
     "RegionError",
     "StoreError",
+    "require",
 ]
 
 
@@ -118,3 +119,15 @@ class GridMismatchError(StoreError):
     """The store was made with another grid than the run asks for."""
 
     kind = "grid-mismatch"
+
+
+def require(condition: bool, problem: str, remedy: str) -> None:
+    """Refuse an option that cannot be used.
+
+    Raises
+    ------
+    ConfigError
+        If the condition does not hold.
+    """
+    if not condition:
+        raise ConfigError(problem, remedy)

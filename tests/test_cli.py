@@ -34,7 +34,8 @@ def job(tmp_path: Path, world: World, catalog: Path) -> Path:
 def refused(result: Result, *words: str) -> None:
     """One sentence on stderr, an exit code that is not 0, no traceback."""
     assert result.exit_code == 1, result.output
-    (sentence,) = result.stderr.strip().splitlines()
+    *before, sentence = result.stderr.strip().splitlines()
+    assert all(line.startswith("no interval") for line in before), before
     assert sentence.startswith("glaciercube: ")
     for word in words:
         assert word in sentence, sentence
@@ -46,7 +47,7 @@ def test_find_explain_run_area(job: Path, world: World, tmp_path: Path) -> None:
     assert "sentinel-2-l2a" in found.output
     assert len(gpd.read_parquet(tmp_path / "scenes.parquet")) == 12
     told = call("explain", job)
-    assert "units     1 to do" in told.output
+    assert "to do     4 shards in 1 units" in told.output
     assert not (tmp_path / "a.zarr").exists()
     first = call("run", job, "--quiet")
     assert first.exit_code == 0, first.output
@@ -117,6 +118,19 @@ def test_every_failure_is_one_sentence(job: Path, tmp_path: Path, world: World) 
     world.outlines.to_crs("EPSG:4326").translate(xoff=20).to_file(far)
     refused(call("area", tmp_path / "a.zarr", far), "outlines meets the grid of small", "give outlines of that place")
     refused(call("area", tmp_path / "none.zarr", far), "cannot be opened as a Zarr store")
+    near = tmp_path / "near.geojson"
+    world.outlines.to_crs("EPSG:4326").to_file(near)
+    refused(call("area", tmp_path / "a.zarr", near, "--csv", tmp_path / "none" / "a.csv"), "non-existent directory")
+    refused(call("area", tmp_path / "a.zarr", near, "--plot", tmp_path / "a.foo"), "cannot draw to")
+    for section in ("run: {threads: 0}", "run: {block: {batch: 0}}", "run: {block: {device: gpu}}", "load: {cell: 0}"):
+        refused(call("run", changed("time:", f"{section}\ntime:")), "changed.yaml: ")
+    refused(call("demo", "--model", "nope", "--out", tmp_path / "d"), "nope")
+    assert not (tmp_path / "d").exists()
+    secret = changed("catalog: ", "catalog: http://user:hunter2@127.0.0.1:9/stac?token=abc #")
+    told = call("find", secret)
+    refused(told, "http://127.0.0.1:9/stac cannot be read")
+    assert "hunter2" not in told.output
+    assert "abc" not in told.output
 
 
 def test_spoilt_scenes_are_one_sentence_too(job: Path, tmp_path: Path, catalog: Path) -> None:

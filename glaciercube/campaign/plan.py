@@ -45,7 +45,7 @@ class Unit:
     rows: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """A job, fully decided.
 
@@ -77,6 +77,12 @@ class Plan:
     keys: tuple[str, ...]
     scene_ids: tuple[tuple[str, ...], ...]
 
+    def __repr__(self) -> str:
+        return (
+            f"Plan({self.region.name}: {len(self.rows)} dates of {len(self.scenes)} scenes, {len(self.blocks)} shards, "
+            f"{self.model.contract.name} -> {self.store.path})"
+        )
+
     @property
     def times(self) -> np.ndarray[Any, np.dtype[np.datetime64]]:
         """The time axis, datetime64[s]."""
@@ -93,6 +99,10 @@ class Plan:
         side = self.store.block
         high, wide = (-(-size // side) for size in self.region.geobox.shape)
         return [(y, x) for y in range(high) for x in range(wide)]
+
+    def slices(self, block: tuple[int, int]) -> tuple[slice, slice]:
+        """Pixels of a shard on the grid."""
+        return self.store.slices(block, (self.region.geobox.shape[0], self.region.geobox.shape[1]))
 
     def units(self, done: Iterable[tuple[str, tuple[int, int], str]] = ()) -> Iterator[Unit]:
         """The work that is left.

@@ -6,7 +6,7 @@ import importlib.metadata
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from glaciercube.campaign.explain import done_of
 from glaciercube.campaign.plan import Plan, Unit
 from glaciercube.cube import compose, load
-from glaciercube.errors import GlaciercubeError, PlanError, StoreError
+from glaciercube.errors import GlaciercubeError, ReadError, require
 from glaciercube.inference import BlockOptions, block_window, check_cube, encode_block, predict_block
 from glaciercube.inference.lazy import block_variables
 from glaciercube.store import ZarrStore
@@ -46,6 +47,10 @@ class RunOptions:
     dates: int = 4
     block: BlockOptions = field(default_factory=BlockOptions)
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("threads", self.threads), ("dates", self.dates)):
+            require(value >= 1, f"{name} {value} is not a number of {name}", "give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -88,15 +93,13 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
         If the store was made with another grid.
     StoreError
         If the store cannot be written; the run stops, and what was written stays.
-    PlanError
-        If units failed; the others were finished.
+    ReadError
+        If files could not be read; everything else was finished.
     """
     options = options or RunOptions()
     cube = check_cube(compose(load(plan.scenes, plan.region, plan.load), plan.compose), plan.model.contract)
     store = ZarrStore.create_or_open(plan.store, plan.region.geobox, plan.times, _per_row(cube), _attributes(plan))
-    marks = store.ledger.marks()
-    done = [(row, block, mark.key) for (row, block), mark in marks.items() if store.ledger.holds(mark)]
-    units = list(plan.units(done))
+    units = list(plan.units(done_of(plan)))
     modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
     store.describe(
         {
@@ -120,7 +123,8 @@ class _Kernel:
         self.plan, self.cube, self.store, self.options = plan, cube, store, options
         self.stop = threading.Event()
 
-    def __call__(self, unit: Unit, advance: Any) -> None:
+    def __call__(self, unit: Unit, advance: Callable[[int], Any]) -> list[ReadError]:
+        """Do a unit; what could not be read is returned, and everything else is written."""
         contract = self.plan.model.contract
         y, x = self.store.slices(unit.block)
         shape = (self.cube.sizes["y"], self.cube.sizes["x"])
@@ -129,15 +133,27 @@ class _Kernel:
         ground = _compute(here[[name for name in here.data_vars if "time" not in here[name].dims]])
         static = encode_block(self.plan.model, ground, window, self.options.block)
         moving = here[[name for name in here.data_vars if "time" in here[name].dims]]
-        for start in range(0, len(unit.rows), self.options.dates):
-            if self.stop.is_set():
-                return
-            rows = list(unit.rows[start : start + self.options.dates])
-            arrays = {**_compute(moving.isel(time=rows)), **{k: v for k, v in ground.items() if k == "slope"}}
+        batches = [
+            list(unit.rows[start : start + self.options.dates])
+            for start in range(0, len(unit.rows), self.options.dates)
+        ]
+        failures: list[ReadError] = []
+        while batches and not self.stop.is_set():
+            rows = batches.pop(0)
+            try:
+                arrays = {**_compute(moving.isel(time=rows)), **{k: v for k, v in ground.items() if k == "slope"}}
+            except ReadError as error:
+                # One bad file must not cost the dates that were read beside it.
+                if len(rows) > 1:
+                    batches[:0] = [[row] for row in rows]
+                else:
+                    failures.append(error)
+                continue
             found = predict_block(self.plan.model, arrays, static, window, self.options.block, len(rows))
             keys = [self.plan.keys[row] for row in rows]
             self.store.write(self.plan.times[rows], unit.block, *found, keys)
             advance(len(rows))
+        return failures
 
 
 def _compute(part: xr.Dataset) -> dict[str, np.ndarray[Any, Any]]:
@@ -149,47 +165,50 @@ def _compute(part: xr.Dataset) -> dict[str, np.ndarray[Any, Any]]:
 def _run_units(units: list[Unit], kernel: _Kernel, options: RunOptions, progress: tuple[int, int]) -> None:
     from tqdm.auto import tqdm
 
-    failures: list[tuple[Unit, GlaciercubeError]] = []
+    failures: list[GlaciercubeError] = []
     with (
         tqdm(total=progress[1], initial=progress[0], unit="shard", desc="run", disable=not options.progress) as bar,
         ThreadPoolExecutor(options.threads, thread_name_prefix="glaciercube") as pool,
     ):
-        pending: dict[Future[None], Unit] = {}
+        pending: set[Future[list[ReadError]]] = set()
         queue = iter(units)
         try:
             while True:
-                # A bounded number in flight: memory does not grow with the region.
+                # A bounded number in flight: the arrays in memory do not grow with the region.
                 while len(pending) < options.threads and (unit := next(queue, None)) is not None:
-                    pending[pool.submit(kernel, unit, bar.update)] = unit
+                    pending.add(pool.submit(kernel, unit, bar.update))
                 if not pending:
                     break
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    failures += _failure(future, pending.pop(future))
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    failures += _failures(future)
         except BaseException:
             # Ctrl-C or a full disk: the units under way stop after their current dates.
             kernel.stop.set()
             raise
     if failures:
-        raise _summary(failures, len(units))
+        raise _summary(failures)
 
 
-def _failure(future: Future[None], unit: Unit) -> list[tuple[Unit, GlaciercubeError]]:
+def _failures(future: Future[list[ReadError]]) -> list[GlaciercubeError]:
     error = future.exception()
     if error is None:
-        return []
-    if isinstance(error, StoreError) or not isinstance(error, GlaciercubeError):
+        found: list[GlaciercubeError] = [*future.result()]
+    elif isinstance(error, ReadError):
+        found = [error]  # what all dates need could not be read
+    else:
         raise error
-    _log.error("shard %s: %s", unit.block, error)
-    return [(unit, error)]
+    return found
 
 
-def _summary(failures: list[tuple[Unit, GlaciercubeError]], units: int) -> GlaciercubeError:
-    _, first = failures[0]
-    if len(failures) == 1 and units == 1:
-        return first
-    return PlanError(
-        f"{len(failures)} of {units} units failed, the first because {first.problem}",
-        f"{first.remedy}; then run again: what was written is kept and only the rest is computed",
+def _summary(failures: list[GlaciercubeError]) -> GlaciercubeError:
+    first = failures[0]
+    for other in failures[1:]:
+        _log.error("%s", other)
+    others = f"; {len(failures)} shards could not be made" if len(failures) > 1 else ""
+    return ReadError(
+        f"{first.problem}{others}",
+        f"{first.remedy}; then run again: the rest was written and only this is computed",
     )
 
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from glaciercube.catalog.find import SensorOptions, find, parse_interval
 from glaciercube.catalog.profiles import PROFILES, Profile, signer
-from glaciercube.catalog.scenes import Scenes
+from glaciercube.catalog.scenes import Scenes, without_secrets
 
-__all__ = ["PROFILES", "Profile", "Scenes", "SensorOptions", "find", "parse_interval", "signer"]
+__all__ = ["PROFILES", "Profile", "Scenes", "SensorOptions", "find", "parse_interval", "signer", "without_secrets"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +116,7 @@ def parse_interval(time: str) -> Interval:
 def _search_sensor(
     source: Source, sensor: Sensor, options: SensorOptions, region: Region, interval: Interval
 ) -> list[dict[str, Any]]:
-    default = source.profile.collections.get(sensor.name) if source.profile else None
-    collection = options.collection or default or sensor.collections[0]
+    collection = options.collection or sensor.collections[0]
     bounds = _grown(region.bbox, 8 * region.resolution)
     items = source.items(collection, bounds, None if sensor.static else interval)
     items = [item for item in items if not _cloudier(item, options.max_cloud_cover)]
@@ -132,7 +132,7 @@ def _nothing(source: Source, sensor: Sensor, collection: str, region: Region, in
         others = [name for name in sensor.collections if name in offered]
         remedy = f"set sensors: {{{sensor.name}: {{collection: {others[0]}}}}}" if others else "leave the sensor out"
         return CatalogError(
-            f"the catalogue {source.location} has no collection {collection} for {sensor.name} "
+            f"the catalogue {source} has no collection {collection} for {sensor.name} "
             f"(it has {', '.join(offered) or 'none'})",
             remedy,
         )
@@ -140,7 +140,7 @@ def _nothing(source: Source, sensor: Sensor, collection: str, region: Region, in
     when = "" if sensor.static else f" from {interval[0]:%Y-%m-%d} to {interval[1]:%Y-%m-%d}"
     return EmptySearchError(
         f"no scene of {collection} meets {region.name} "
-        f"({west:.3f} {south:.3f} {east:.3f} {north:.3f}){when} in {source.location}",
+        f"({west:.3f} {south:.3f} {east:.3f} {north:.3f}){when} in {source}",
         "check place, interval and max_cloud_cover, or leave the sensor out",
     )
 
@@ -169,6 +169,8 @@ def _row(sensor: Sensor, collection: str, item: pystac.Item, facts: SceneFacts, 
         "collection": collection,
         "id": item.id,
         "datetime": acquired,
+        # Granules of one datatake differ by seconds: its start is a label that does not depend on which were found.
+        "time": facts.began or acquired,
         "solar_day": day.isoformat(),
         "group": sensor.node if sensor.static else f"{day.isoformat()}/{facts.overpass}",
         "level": facts.level,
@@ -186,8 +188,9 @@ def _freeze(rows: list[dict[str, Any]], source: Source) -> Scenes:
 
     table = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
     # Millisecond labels survive GeoParquet and CF alike.
-    table["datetime"] = pd.to_datetime(table["datetime"], utc=True).dt.tz_localize(None).astype("datetime64[ms]")
-    table["time"] = table.groupby(["sensor", "group"])["datetime"].transform("min")
+    for name in ("datetime", "time"):
+        table[name] = pd.to_datetime(table[name], utc=True).dt.tz_localize(None).astype("datetime64[ms]")
+    table["time"] = table.groupby(["sensor", "group"])["time"].transform("min")
     table = table.sort_values(["sensor", "time", "id"]).reset_index(drop=True)
     return Scenes(table[list(COLUMNS)], without_secrets(source.location), source.signing)
 
@@ -207,6 +210,11 @@ def _cloudier(item: pystac.Item, limit: float) -> bool:
 
 def _grown(bounds: Bounds, metres: float) -> Bounds:
     west, south, east, north = bounds
-    # 111 km to a degree is plenty: this only widens the question by a few pixels.
-    degrees = metres / 111_000.0
-    return (west, max(south - degrees, -90.0), east, min(north + degrees, 90.0))
+    # 111 km to a degree of latitude; a degree of longitude shrinks towards the poles.
+    up = metres / 111_000.0
+    across = min(up / max(math.cos(math.radians(max(abs(south), abs(north)))), 0.01), 10.0)
+    return (_wrapped(west - across), max(south - up, -90.0), _wrapped(east + across), min(north + up, 90.0))
+
+
+def _wrapped(longitude: float) -> float:
+    return (longitude + 180.0) % 360.0 - 180.0

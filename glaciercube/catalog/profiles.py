@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from glaciercube.errors import CatalogError
 
@@ -20,15 +20,12 @@ class Profile:
         Name in configurations.
     url : str
         Root of its STAC API.
-    collections : dict
-        Sensor name -> default collection, where it differs from the sensor's own default.
     signing : str
         ``""`` or ``"planetary-computer"``.
     """
 
     name: str
     url: str
-    collections: dict[str, str] = field(default_factory=dict)
     signing: str = ""
 
 

@@ -12,6 +12,7 @@ import shapely
 import shapely.geometry
 
 from glaciercube.catalog.profiles import PROFILES, Profile
+from glaciercube.catalog.scenes import without_secrets
 from glaciercube.errors import CatalogError
 from glaciercube.region import Bounds
 from glaciercube.sensors import item_time
@@ -35,6 +36,9 @@ class Source:
 
     location: str
     profile: Profile | None = None
+
+    def __str__(self) -> str:
+        return without_secrets(self.location)
 
     @property
     def is_api(self) -> bool:
@@ -114,7 +118,7 @@ class Source:
     def _unreadable(self, error: Exception) -> CatalogError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return CatalogError(
-            f"the catalogue {self.location} cannot be read ({reason})",
+            f"the catalogue {self} cannot be read ({reason.replace(self.location, str(self))})",
             "check the path or URL, the network, and that it is STAC",
         )
 

@@ -16,7 +16,7 @@ from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 
 from glaciercube.change.conformal import Calibration, find_calibration
 from glaciercube.cube import nan_median
-from glaciercube.errors import OutlineError, StoreError
+from glaciercube.errors import OutlineError, StoreError, require
 from glaciercube.inference import QUALITY_BITS
 from glaciercube.region import read_outlines
 from glaciercube.store import open_store, provenance_of
@@ -51,7 +51,8 @@ class AreaOptions:
     Attributes
     ----------
     every : str
-        ``"observation"``: each row of the store. ``"year"``: per pixel the median of the year's clear probabilities.
+        ``"observation"``: each row of the store. ``"year"``: per pixel the median of the calendar year's clear
+        probabilities; a window belongs to the year of its middle.
     threshold : float
         Probability above which a pixel counts as ice in ``area_km2``.
     hidden_by : tuple of str
@@ -65,11 +66,17 @@ class AreaOptions:
     hidden_by: tuple[str, ...] = ("cloud", "cloud_shadow")
     level: float = 0.9
 
+    def __post_init__(self) -> None:
+        known = ("observation", "year")
+        require(self.every in known, f"areas cannot be read every {self.every!r}", f"choose {' or '.join(known)}")
+        unknown = [name for name in self.hidden_by if name not in QUALITY_BITS]
+        require(not unknown, f"unknown quality flag {unknown}", f"choose among {', '.join(QUALITY_BITS)}")
+
 
 def area_series(
     store: str | Path | xr.Dataset,
     outlines: str | Path | gpd.GeoDataFrame,
-    options: AreaOptions | None = None,
+    options: AreaOptions | str | None = None,
     *,
     calibration: Calibration | None = None,
 ) -> pd.DataFrame:
@@ -81,10 +88,11 @@ def area_series(
         A probability store, or what `open_store` or `predict` gave.
     outlines : path or GeoDataFrame
         Glacier outlines in any CRS; ice outside them is not counted.
-    options : AreaOptions or None
-        Dates or years, threshold, masks.
+    options : AreaOptions or str or None
+        Dates or years, threshold, masks; a string stands for ``AreaOptions(every=...)``.
     calibration : Calibration or None
-        For the interval; the one shipped for the store's model and inputs when None.
+        For the interval; the one shipped for the store's model and inputs when None. That is used only where the
+        threshold, the masks, the reflectance and the pixel size are those that it was measured with.
 
     Returns
     -------
@@ -102,7 +110,8 @@ def area_series(
     StoreError
         If the store cannot be opened or has no grid.
     """
-    options = options or AreaOptions()
+    if not isinstance(options, AreaOptions):
+        options = AreaOptions(every=options or "observation")  # type: ignore[arg-type]
     cube = store if isinstance(store, xr.Dataset) else open_store(store)
     geobox = _geobox(cube)
     frame = read_outlines(outlines).to_crs(str(geobox.crs))
@@ -115,7 +124,7 @@ def area_series(
             "give outlines of that place, or check their CRS",
         )
     series = pd.DataFrame(rows).sort_values(["outline", "time"], ignore_index=True)
-    calibration = calibration or _calibration_of(cube, options.every)
+    calibration = calibration or _calibration_of(cube, geobox, options)
     if calibration is None:
         return series.assign(lower_km2=np.nan, upper_km2=np.nan)[list(COLUMNS)]
     return calibration.interval(series, options.level)[list(COLUMNS)]
@@ -144,11 +153,17 @@ def regional_area(series: pd.DataFrame) -> pd.DataFrame:
     return total.assign(coverage=total["seen"] / total["outline_area_km2"]).drop(columns="seen")
 
 
-def _calibration_of(cube: xr.Dataset, every: str) -> Calibration | None:
+def _calibration_of(cube: xr.Dataset, geobox: GeoBox, options: AreaOptions) -> Calibration | None:
     made = provenance_of(cube)
     if not {"model_hash", "modalities", "compose"} <= set(made) or made["compose"] != "observation":
         return None
-    return find_calibration(made["model_hash"], made["modalities"], every)
+    plain = AreaOptions(every=options.every, level=options.level)
+    found = find_calibration(made["model_hash"], made["modalities"], options.every)
+    if found is None or options != plain:
+        return None
+    low, high = found.resolution
+    same = found.reflectance == made.get("reflectance", "") or "optical" not in made["modalities"]
+    return found if same and low <= abs(geobox.resolution.x) <= high else None
 
 
 def _geobox(cube: xr.Dataset) -> GeoBox:
@@ -211,9 +226,19 @@ def clear_maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Time
             for time, clear in zip(times[part], _clear(here.isel(time=part), options), strict=True):
                 yield time, clear, 1
         return
-    for year in sorted(set(times.year)):
-        index = np.flatnonzero(times.year == year)
-        yield pd.Timestamp(year, 1, 1), nan_median(_clear(here.isel(time=index), options), axis=0), len(index)
+    years = _years(here)
+    for year in sorted(set(years)):
+        index = np.flatnonzero(years == year)
+        yield pd.Timestamp(int(year), 1, 1), nan_median(_clear(here.isel(time=index), options), axis=0), len(index)
+
+
+def _years(here: xr.Dataset) -> npt.NDArray[np.int64]:
+    """Calendar year of each row; of a window, that of its middle."""
+    times = here["time"].to_numpy()
+    if "time_bnds" in here.coords:
+        bounds = here["time_bnds"].to_numpy()
+        times = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) / 2
+    return pd.DatetimeIndex(times).year.to_numpy().astype(np.int64)
 
 
 def _clear(part: xr.Dataset, options: AreaOptions) -> npt.NDArray[np.float64]:

@@ -67,6 +67,10 @@ class Calibration:
         One per glacier, ascending: (true - estimated area) / `error_scale`, dimensionless.
     source : str
         How they came about.
+    reflectance : str
+        Level of the optical data: ``"surface"`` or ``"toa"``.
+    resolution : (float, float)
+        Pixel sizes, in metres, of the calibration places.
     """
 
     model: str
@@ -75,6 +79,8 @@ class Calibration:
     every: str
     scores: tuple[float, ...]
     source: str = ""
+    reflectance: str = "surface"
+    resolution: tuple[float, float] = (10.0, 30.0)
 
     def quantiles(self, level: float) -> tuple[float, float]:
         """Lower and upper score of an interval that holds with probability ``level`` or more.
@@ -165,7 +171,7 @@ def _shipped() -> tuple[Calibration, ...]:
 
 
 def _parse(text: str) -> list[Calibration]:
-    return [
-        Calibration(**{**one, "modalities": tuple(one["modalities"]), "scores": tuple(one["scores"])})
-        for one in json.loads(text)
-    ]
+    def tuples(one: dict[str, Any]) -> Any:
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
+
+    return [Calibration(**tuples(one)) for one in json.loads(text)]

@@ -14,9 +14,10 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes, signer
+from glaciercube.cube.north import grid_north
 from glaciercube.cube.reader import Driver
 from glaciercube.cube.terrain import TERRAIN_HALO, terrain_variables
-from glaciercube.errors import CubeError
+from glaciercube.errors import CubeError, require
 from glaciercube.region import Region
 from glaciercube.sensors import Band, Sensor, find_assets, get_sensor
 
@@ -35,6 +36,9 @@ class LoadOptions:
     """
 
     cell: int = 256
+
+    def __post_init__(self) -> None:
+        require(self.cell >= 1, f"cell {self.cell} is not a number of pixels", "give 1 or more, such as 256")
 
 
 def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> xr.DataTree:
@@ -144,14 +148,19 @@ def _load_terrain(sensor: Sensor, scenes: Scenes, region: Region, options: LoadO
         terrain[name] = elevation.copy(data=derived[index]).assign_attrs(units=units, long_name=text)
         terrain[name].attrs.pop("standard_name", None)
     dataset = xr.Dataset({name: variable.isel(inside).chunk(chunks) for name, variable in terrain.items()})
-    epochs = sorted({json.loads(text)["epoch"][:10] for text in scenes.table["notes"]})
+    north = grid_north(region.geobox, options.cell)
+    sine, cosine = dataset["aspect_sin"], dataset["aspect_cos"]
+    # The sun's azimuth counts from true north, and so must the aspect: on polar grids they differ by any angle.
+    dataset["aspect_sin"] = sine.copy(data=sine.data * north[1] - cosine.data * north[0])
+    dataset["aspect_cos"] = cosine.copy(data=cosine.data * north[1] + sine.data * north[0])
+    epochs = sorted({json.loads(text)["epoch"] for text in scenes.table["notes"]})
     return dataset.assign_attrs(epoch="/".join(epochs))
 
 
 _TERRAIN: dict[str, tuple[str, str]] = {
     "slope": ("degree", "slope of the surface"),
-    "aspect_sin": ("1", "sine of the downslope direction, clockwise from north"),
-    "aspect_cos": ("1", "cosine of the downslope direction, clockwise from north"),
+    "aspect_sin": ("1", "sine of the downslope direction, clockwise from true north"),
+    "aspect_cos": ("1", "cosine of the downslope direction, clockwise from true north"),
     "curvature": ("m-1", "Laplacian of elevation, positive in hollows"),
 }
 

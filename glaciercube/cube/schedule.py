@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from glaciercube.errors import CubeError
+from glaciercube.errors import CubeError, require
 
 __all__ = ["ComposeOptions", "Row", "Times", "schedule"]
 
@@ -28,13 +28,17 @@ class ComposeOptions:
     ----------
     every : str
         ``"observation"``: the dates of the leading sensor (Sentinel-2, else Sentinel-1); ``"month"``, ``"season"``,
-        ``"year"``: the median of clear pixels in calendar windows.
+        ``"year"``: the median of clear pixels in calendar windows (a southern ablation season falls into two years).
     max_age : float
-        Days; in ``observation``, a companion further away in time than this is not used.
+        Days; in ``observation``, a companion further away in time than this is not used. The nearest in time is taken,
+        whatever part of the region it covers.
     """
 
     every: Literal["observation", "month", "season", "year"] = "observation"
     max_age: float = 30.0
+
+    def __post_init__(self) -> None:
+        require(self.max_age >= 0, f"max_age {self.max_age} is not a number of days", "give 0 or more")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from glaciercube.errors import ModelError
+from glaciercube.errors import ModelError, require
 from glaciercube.inference.window import Window
 from glaciercube.models.contract import Contract, Modality
 
@@ -55,6 +56,11 @@ class BlockOptions:
 
     batch: int = 4
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1, f"batch {self.batch} is not a number of dates", "give 1 or more")
+        known = self.device is None or re.fullmatch(r"cpu|cuda(:\d+)?", self.device)
+        require(bool(known), f"unknown device {self.device!r}", "give cpu, cuda or cuda:0, or leave it out")
 
 
 def choose_device(device: str | None) -> str:

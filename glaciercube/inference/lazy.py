@@ -217,4 +217,6 @@ def _dataset(cube: xr.Dataset, probability: Any, quality: Any, model: Model) -> 
         if "spatial_ref" in out.coords:
             out[name].attrs["grid_mapping"] = "spatial_ref"
     out = out.assign({age: cube[age] for age in cube.data_vars if str(age).endswith("_age")})
-    return out.assign_attrs({**cube.attrs, "model": model.contract.name, "model_hash": model.hash})
+    modalities = [m.name for m in model.contract.select([str(name) for name in cube.data_vars])]
+    made = {"model": model.contract.name, "model_hash": model.hash, "modalities": sorted(modalities)}
+    return out.assign_attrs({**cube.attrs, **made})

@@ -65,6 +65,8 @@ class SceneFacts:
         What was read to decide, kept as provenance.
     sun_azimuth, sun_elevation : float
         Degrees; NaN where the item does not say.
+    began : datetime or None
+        Start of the datatake (UTC), which all its granules share; None where it is not known.
     """
 
     key: str
@@ -76,6 +78,7 @@ class SceneFacts:
     notes: Mapping[str, Any] = field(default_factory=dict)
     sun_azimuth: float = float("nan")
     sun_elevation: float = float("nan")
+    began: dt.datetime | None = None
 
 
 class Sensor(Protocol):
@@ -155,7 +158,7 @@ def find_assets(item: pystac.Item, sensor: Sensor) -> dict[str, str]:
 
 
 def item_time(item: pystac.Item) -> dt.datetime:
-    """Acquisition time of an item, in UTC.
+    """Acquisition time of an item, in UTC; a time without a zone is UTC, as STAC asks.
 
     Raises
     ------
@@ -165,4 +168,4 @@ def item_time(item: pystac.Item) -> dt.datetime:
     when = item.datetime or item.common_metadata.start_datetime
     if when is None:
         raise BandError(f"scene {item.id} carries no acquisition time", "leave it out, or mend its datetime")
-    return when.astimezone(dt.UTC)
+    return when.replace(tzinfo=dt.UTC) if when.tzinfo is None else when.astimezone(dt.UTC)

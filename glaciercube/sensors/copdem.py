@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pystac
 import xarray as xr
 
-from glaciercube.sensors.base import Band, SceneFacts
+from glaciercube.sensors.base import Band, SceneFacts, item_time
 
 __all__ = ["CopernicusDEM"]
 
@@ -24,7 +24,7 @@ class CopernicusDEM:
 
     def facts(self, item: pystac.Item) -> SceneFacts:
         """All tiles belong to one surface; see `Sensor.facts`."""
-        return SceneFacts(key=item.id, overpass="dem", notes={"epoch": str(item.properties.get("datetime"))})
+        return SceneFacts(key=item.id, overpass="dem", notes={"epoch": item_time(item).date().isoformat()})
 
     def decode(self, raw: xr.Dataset, offset: xr.DataArray) -> xr.Dataset:  # noqa: ARG002 - metres as stored
         """Elevation in metres, NaN where unknown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ class Sentinel2:
             notes=notes,
             sun_azimuth=_number(properties, "s2:mean_solar_azimuth", "view:sun_azimuth"),
             sun_elevation=elevation if np.isfinite(elevation) else 90.0 - zenith,
+            began=_began(datatake),
         )
 
     def decode(self, raw: xr.Dataset, offset: xr.DataArray) -> xr.Dataset:
@@ -144,6 +146,12 @@ def _datatake(item: pystac.Item) -> str:
         return _DATATAKE_BASELINE.sub("", str(stated))
     named = _PRODUCT.match(item.id)
     return "_".join(named.groups()) if named else ""
+
+
+def _began(datatake: str) -> dt.datetime | None:
+    """Start of a datatake, which its identifier carries."""
+    found = re.search(r"_(\d{8}T\d{6})", datatake)
+    return dt.datetime.strptime(found.group(1), "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC) if found else None
 
 
 def _tile(item: pystac.Item) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from glaciercube.errors import StoreError
+from glaciercube.errors import StoreError, require
 from glaciercube.inference.lazy import PREDICTION_ATTRS
 
 __all__ = [
@@ -70,10 +70,19 @@ class StoreOptions:
     shard: int = 1024
     chunk: int = 256
 
+    def __post_init__(self) -> None:
+        for name, value in (("shard", self.shard), ("chunk", self.chunk)):
+            require(value >= 1, f"{name} {value} is not a number of pixels", "give 1 or more, such as 256")
+
     @property
     def block(self) -> int:
         """Side of a shard in pixels, a whole number of chunks."""
         return -(-max(self.shard, self.chunk) // self.chunk) * self.chunk
+
+    def slices(self, block: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
+        """Pixels of a shard on a grid of that height and width."""
+        y, x = (slice(i * self.block, min((i + 1) * self.block, n)) for i, n in zip(block, shape, strict=True))
+        return y, x
 
 
 def pack(probability: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:

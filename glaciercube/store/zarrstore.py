@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import warnings
@@ -92,6 +91,22 @@ class ZarrStore:
                 _bring_up_to_date(path, times, extra)
             return cls(options, geobox)
 
+    @classmethod
+    def open(cls, options: StoreOptions, geobox: GeoBox) -> ZarrStore:
+        """Open a store as it is.
+
+        Raises
+        ------
+        GridMismatchError
+            If it is of another grid or layout.
+        StoreError
+            If the path holds something else.
+        """
+        path = Path(options.path)
+        with _clear_errors(path):
+            _check_same(path, geobox, options)
+            return cls(options, geobox)
+
     def write(
         self,
         times: npt.NDArray[np.datetime64],
@@ -141,10 +156,7 @@ class ZarrStore:
 
     def slices(self, block: tuple[int, int]) -> tuple[slice, slice]:
         """Pixels of a shard on the grid."""
-        side = self.options.block
-        height, width = self.geobox.shape
-        y, x = (slice(index * side, (index + 1) * side) for index in block)
-        return slice(y.start, min(y.stop, height)), slice(x.start, min(x.stop, width))
+        return self.options.slices(block, (self.geobox.shape[0], self.geobox.shape[1]))
 
     def describe(self, provenance: Mapping[str, Any], source: str) -> None:
         """Say how the planned rows were made.
@@ -340,6 +352,7 @@ def _first_line(error: Exception) -> str:
 
 
 def provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
-    """What a store says of how it was made; empty if nothing."""
+    """What a store, or a prediction in memory, says of how it was made; empty if nothing."""
     variable = dataset.coords.get(_PROVENANCE)
-    return {} if variable is None else json.loads(json.dumps(variable.attrs))
+    made = dataset.attrs if variable is None else variable.attrs
+    return {str(key): value for key, value in made.items()}
