@@ -109,7 +109,9 @@ def plot_inputs(
     for row, time in enumerate(times):
         here, found = cube.isel(time=row), prediction["glacier_probability"].isel(time=row)
         for column, panel in enumerate(panels):
-            _panel(axes[row, column], panel, here, found, str(time)[:10])
+            _panel(axes[row, column], panel, here, found)
+            if column == 0:
+                axes[row, column].set_title(f"{str(time)[:10]}  {axes[row, column].get_title()}", fontsize=9)
             _outlines(axes[row, column], outlines, cube)
     figure.suptitle(title)
     return figure
@@ -168,10 +170,10 @@ def plot_change(
     return figure
 
 
-def _panel(axes: Axes, panel: str, here: xr.Dataset, found: xr.DataArray, date: str) -> None:
+def _panel(axes: Axes, panel: str, here: xr.Dataset, found: xr.DataArray) -> None:
     if panel == "optical":
         _show_rgb(axes, here)
-        axes.set_title(f"{date}  SWIR / NIR / red", fontsize=9)
+        axes.set_title("SWIR / NIR / red", fontsize=9)
     elif panel == "radar":
         shown = axes.imshow(here["vv_db"], cmap="gray", vmin=-22, vmax=2, extent=_extent(here))
         axes.figure.colorbar(shown, ax=axes, shrink=0.7)
