@@ -58,7 +58,7 @@ class WorldOptions:
         Year of the elevation model, from 20 years before the first year on.
     """
 
-    seed: int = 75
+    seed: int = 7090
     size: int = 256
     resolution: float = 20.0
     years: tuple[int, ...] = (2018, 2019, 2020, 2021, 2022, 2023, 2024)
