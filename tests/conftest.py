@@ -6,11 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from glaciercube.simulate.stac import write_catalog
 from glaciercube.simulate.world import World, WorldOptions, simulate_world
 
 ROOT = Path(__file__).parents[1]
+
+# `make test-all` asks for every long check; elsewhere each has a quick form.
+FULL = bool(os.environ.get("GLACIERCUBE_FULL"))
+
+settings.register_profile("full", max_examples=1000, deadline=None)
+if FULL:
+    settings.load_profile("full")
 
 
 @pytest.fixture(scope="session")

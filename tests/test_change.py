@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -96,11 +97,26 @@ def test_outlines_elsewhere_are_refused() -> None:
     assert len(area_series(cube(), pd.concat([far, outlines(here=(0, 0, 9, 9))]))) == 3
 
 
+def calibrated(scores: Any) -> Calibration:
+    """The same scores for glaciers of every share."""
+    shares = [share for share in (0.1, 0.6, 0.9) for _ in scores]
+    return Calibration("m", "h", (), "observation", tuple(scores) * 3, tuple(shares))
+
+
+def test_glaciers_are_compared_with_their_like() -> None:
+    scores, shares = (5.0,) * 99 + (0.1,) * 99, (0.3,) * 99 + (0.9,) * 99
+    mixed = Calibration("m", "h", (), "year", scores, shares)
+    assert mixed.quantiles(0.9, 0.2) == (5.0, 5.0)
+    assert mixed.quantiles(0.9, 0.95) == (0.1, 0.1)
+    with pytest.raises(ModelError, match="0 calibration glaciers"):
+        mixed.quantiles(0.9, 0.7)
+
+
 def test_regional_area_sums_bounds() -> None:
     series = area_series(
         cube(),
         outlines(a=(0, 0, 40, 60), b=(40, 0, 80, 60)),
-        calibration=Calibration("m", "h", (), "observation", tuple(np.linspace(-0.1, 0.1, 99))),
+        calibration=calibrated(np.linspace(-0.1, 0.1, 99)),
     )
     total = regional_area(series)
     by_hand = series.groupby("time")[["area_km2", "lower_km2", "upper_km2"]].sum()
@@ -110,7 +126,7 @@ def test_regional_area_sums_bounds() -> None:
 
 
 def test_hidden_ground_widens_the_interval_by_all_of_it() -> None:
-    calibration = Calibration("m", "h", (), "observation", (0.0,) * 99)
+    calibration = calibrated(np.zeros(99))
     series = area_series(cube(), outlines(all=(0, 0, 80, 60)), calibration=calibration)
     np.testing.assert_allclose(series["lower_km2"], series["area_km2"])
     np.testing.assert_allclose(series["upper_km2"] - series["area_km2"], [0.02, 0.16, 0], atol=1e-9)
@@ -122,7 +138,7 @@ def test_intervals_hold_as_often_as_they_say() -> None:
     held = []
     for _ in range(400):
         scores = rng.exponential(0.05, 100) - 0.02
-        low, high = Calibration("m", "h", (), "year", tuple(scores)).quantiles(0.9)
+        low, high = calibrated(scores).quantiles(0.9, 0.1)
         fresh = rng.exponential(0.05, 50) - 0.02
         held.append(((fresh >= low) & (fresh <= high)).mean())
     # Nominal 0.9, and above it by at most 2 / (n + 1).
@@ -131,12 +147,12 @@ def test_intervals_hold_as_often_as_they_say() -> None:
 
 def test_too_few_glaciers_carry_no_interval() -> None:
     with pytest.raises(ModelError, match=r"10 calibration glaciers .* on at least 19"):
-        Calibration("m", "h", (), "year", (0.0,) * 10).quantiles(0.9)
-    Calibration("m", "h", (), "year", (0.0,) * 19).quantiles(0.9)
+        calibrated(np.zeros(10)).quantiles(0.9, 0.6)
+    calibrated(np.zeros(19)).quantiles(0.9, 0.6)
 
 
 def test_calibrations_survive_json(tmp_path: Path) -> None:
-    one = Calibration("m", "h", ("optical", "radar"), "year", (0.1, 0.25), "made up")
+    one = Calibration("m", "h", ("optical", "radar"), "year", (0.1, 0.25), (0.5, 0.75), "made up")
     assert read_calibrations(write_calibrations([one], tmp_path / "c.json")) == [one]
     (tmp_path / "c.json").write_text("[{}]")
     with pytest.raises(ModelError, match="not a file of calibrations"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +36,7 @@ def cube_of(shape: tuple[int, int, int], names: tuple[str, ...] = ("red",), seed
     return xr.Dataset(data, coords=coords)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=400 if os.environ.get("GLACIERCUBE_FULL") else 40, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 70), st.integers(1, 70)),
     block=st.integers(1, 80),

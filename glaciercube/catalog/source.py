@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pystac
 import shapely
@@ -118,9 +119,18 @@ class Source:
     def _unreadable(self, error: Exception) -> CatalogError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return CatalogError(
-            f"the catalogue {self} cannot be read ({reason.replace(self.location, str(self))})",
+            f"the catalogue {self} cannot be read ({_hushed(reason, self.location)})",
             "check the path or URL, the network, and that it is STAC",
         )
+
+
+def _hushed(reason: str, location: str) -> str:
+    """A reason without what a URL might give away: clients quote its path and query on their own."""
+    parts = urlsplit(location)
+    secrets = [parts.query, parts.username or "", parts.password or ""]
+    for secret in filter(None, secrets):
+        reason = reason.replace(secret, "...")
+    return reason
 
 
 def open_source(catalog: str | Path) -> Source:

@@ -20,11 +20,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from glaciercube.errors import ModelError
+from glaciercube.errors import ModelError, require
 
 __all__ = ["Calibration", "error_scale", "find_calibration", "read_calibrations", "write_calibrations"]
 
 SHIPPED = "calibrations.json"
+
+# Glaciers are compared with those of which a like share of the outline was called ice, below, between and above these
+# (Mondrian conformal prediction; Vovk et al. 2005, chapter 4.5): half-missed glaciers say nothing of nearly full ones.
+SHARE_EDGES = (0.5, 0.8)
 
 # Share of the clear area that counts as doubtful whatever the model says: a model that is sure may still be wrong.
 LEAST_DOUBT = 0.02
@@ -64,7 +68,9 @@ class Calibration:
     every : str
         ``"observation"`` or ``"year"``: which areas.
     scores : tuple of float
-        One per glacier, ascending: (true - estimated area) / `error_scale`, dimensionless.
+        One per glacier: (true - estimated area) / `error_scale`, dimensionless.
+    shares : tuple of float
+        One per glacier: share of the outline's clear area that was called ice.
     source : str
         How they came about.
     reflectance : str
@@ -78,24 +84,36 @@ class Calibration:
     modalities: tuple[str, ...]
     every: str
     scores: tuple[float, ...]
+    shares: tuple[float, ...]
     source: str = ""
     reflectance: str = "surface"
     resolution: tuple[float, float] = (10.0, 30.0)
 
-    def quantiles(self, level: float) -> tuple[float, float]:
+    def __post_init__(self) -> None:
+        require(
+            len(self.scores) == len(self.shares),
+            f"{len(self.scores)} scores and {len(self.shares)} shares",
+            "give one of each per glacier",
+        )
+
+    def quantiles(self, level: float, share: float) -> tuple[float, float]:
         """Lower and upper score of an interval that holds with probability ``level`` or more.
 
         Parameters
         ----------
         level : float
             Coverage, such as 0.9; each tail gets half of the rest.
+        share : float
+            Share of the clear area that was called ice; glaciers of a like share are compared with.
 
         Raises
         ------
         ModelError
-            If there are too few glaciers for that level.
+            If there are too few such glaciers for that level.
         """
-        n = len(self.scores)
+        alike = np.digitize(self.shares, SHARE_EDGES) == np.digitize(share, SHARE_EDGES)
+        ordered = np.sort(np.asarray(self.scores)[alike])
+        n = ordered.size
         # Rounded, since 1 - 0.9 is not quite 0.1.
         rank = math.ceil(round((n + 1) * (1 + level) / 2, 9))
         if rank > n:
@@ -103,13 +121,12 @@ class Calibration:
                 f"{n} calibration glaciers do not carry a {level:.0%} interval",
                 f"calibrate on at least {math.ceil(round(2 / (1 - level), 9)) - 1}, or ask for a lower level",
             )
-        ordered = np.sort(self.scores)
         return float(ordered[n - rank]), float(ordered[rank - 1])
 
     def interval(self, series: pd.DataFrame, level: float = 0.9) -> pd.DataFrame:
         """Add ``lower_km2`` and ``upper_km2`` to an area series.
 
-        Ground of the outline that no clear pixel shows may hold no ice or be all ice: the bounds allow for both.
+        Ground of the grid that no clear pixel shows may hold no ice or be all ice: the bounds allow for both.
 
         Parameters
         ----------
@@ -117,10 +134,16 @@ class Calibration:
             From `area_series`.
         level : float
             Coverage.
+
+        Raises
+        ------
+        ModelError
+            If there are too few calibration glaciers for that level.
         """
-        low, high = self.quantiles(level)
         clear = series["coverage"] * series["outline_area_km2"]
         hidden = (series["outline_area_km2"] * series["in_grid"] - clear).clip(lower=0)
+        share = (series["area_km2"] / clear).fillna(0.0)
+        low, high = np.array([self.quantiles(level, one) for one in share]).T
         scale = error_scale(series["doubt_km2"], clear)
         lower = (series["area_km2"] + low * scale).clip(lower=0)
         upper = np.minimum(series["area_km2"] + high * scale, clear) + hidden
@@ -150,7 +173,10 @@ def read_calibrations(path: str | Path | None = None) -> list[Calibration]:
 
 def write_calibrations(calibrations: Iterable[Calibration], path: str | Path) -> Path:
     """Write calibrations as JSON."""
-    content = [{**asdict(one), "scores": [round(score, 5) for score in one.scores]} for one in calibrations]
+    content = [
+        {**asdict(one), **{name: [round(value, 5) for value in getattr(one, name)] for name in ("scores", "shares")}}
+        for one in calibrations
+    ]
     path = Path(path)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path

@@ -47,13 +47,14 @@ _LEAST_CLEAR = 0.3
 
 @dataclass(frozen=True)
 class Score:
-    """One glacier's error in units of `error_scale`, and what it belongs to."""
+    """One glacier's error in units of `error_scale`, the share called ice, and what they belong to."""
 
     model: str
     model_hash: str
     modalities: tuple[str, ...]
     every: str
     value: float
+    share: float
 
 
 def calibrate(places: int, *, workers: int = 2, progress: bool = True) -> list[Calibration]:
@@ -130,13 +131,13 @@ def _model_scores(model: Model, cube: xr.Dataset, world: World, seed: int) -> It
         known.add(modalities)
         prediction = predict(part, model).compute(scheduler="synchronous")
         for every in ("observation", "year"):
-            value = _one_score(prediction, world, AreaOptions(every=every), seed)
-            if value is not None:
-                yield Score(model.contract.name, model.hash, modalities, every, value)
+            found = _one_score(prediction, world, AreaOptions(every=every), seed)
+            if found is not None:
+                yield Score(model.contract.name, model.hash, modalities, every, *found)
 
 
-def _one_score(prediction: xr.Dataset, world: World, options: AreaOptions, seed: int) -> float | None:
-    """The error of one glacier, drawn by the seed alone, so that all models are measured on the same one."""
+def _one_score(prediction: xr.Dataset, world: World, options: AreaOptions, seed: int) -> tuple[float, float] | None:
+    """Error and share of one glacier, drawn by the seed alone, so that all models are measured on the same one."""
     rng = np.random.default_rng([seed, 8])
     labels = world.labels
     glacier = int(rng.integers(1, labels.max() + 1))
@@ -149,22 +150,25 @@ def _one_score(prediction: xr.Dataset, world: World, options: AreaOptions, seed:
     truth = world.truth["ice"].sel(year=time.year).to_numpy()
     estimate = (probability > options.threshold) & clear
     doubt = np.minimum(probability, 1 - probability)[clear].sum()
-    return float(((truth & clear).sum() - estimate.sum()) / error_scale(doubt, clear.sum()))
+    error = ((truth & clear).sum() - estimate.sum()) / error_scale(doubt, clear.sum())
+    return float(error), float(estimate.sum() / clear.sum())
 
 
 def _gather(scores: Iterable[Score]) -> Iterator[Calibration]:
-    groups: dict[tuple[str, str, tuple[str, ...], str], list[float]] = {}
+    groups: dict[tuple[str, str, tuple[str, ...], str], list[tuple[float, float]]] = {}
     for score in scores:
-        groups.setdefault((score.model, score.model_hash, score.modalities, score.every), []).append(score.value)
-    for key, values in sorted(groups.items()):
-        yield Calibration(*key, scores=tuple(sorted(values)), source="simulated glaciers, surface reflectance, 10-30 m")
+        key = (score.model, score.model_hash, score.modalities, score.every)
+        groups.setdefault(key, []).append((score.value, score.share))
+    for key, pairs in sorted(groups.items()):
+        values, shares = zip(*sorted(pairs), strict=True)
+        yield Calibration(*key, values, shares, source="simulated glaciers, surface reflectance, 10-30 m")
 
 
 def main() -> None:
     """Run the calibration from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--places", type=int, default=240, help="simulated places (default 240)")
+    parser.add_argument("--places", type=int, default=300, help="simulated places (default 300)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     arguments = parser.parse_args()
     write_calibrations(calibrate(arguments.places, workers=arguments.workers), arguments.out)
