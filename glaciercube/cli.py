@@ -110,9 +110,12 @@ def find(config: Path, save: Path | None) -> None:
 @_told
 def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path | None) -> None:
     """Ice area of each of the OUTLINES through time, read from a STORE."""
-    from glaciercube.change import AreaOptions, area_series
+    from glaciercube.change import area_series
+    from glaciercube.region import read_outlines
 
-    series = area_series(store, outlines, AreaOptions(every=every))  # type: ignore[arg-type]
+    frame = read_outlines(outlines)
+    series = area_series(store, frame, every)
+    click.echo(f"{series['outline'].nunique()} of {len(frame)} outlines meet the grid", err=True)
     click.echo(series.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     if series["lower_km2"].isna().all():
         click.echo("no interval: this model and these inputs have no calibration glaciers", err=True)

@@ -85,6 +85,19 @@ def test_only_what_is_missing_or_changed_is_computed(tmp_path: Path, world: Worl
     assert {name: shards(tmp_path / "b.zarr")[name] for name in old} == old
 
 
+@pytest.mark.parametrize("sensors", [["dem"], ["sentinel-1"], ["sentinel-1", "dem"], ["sentinel-2", "sentinel-1"]])
+@pytest.mark.parametrize("every", ["observation", "year"])
+def test_any_sensors_on_any_axis(tmp_path: Path, world: World, catalog: Path, sensors: list[str], every: str) -> None:
+    scenes = find(catalog, world.region, "2021/2022", sensors)
+    options = ComposeOptions(every=every)  # type: ignore[arg-type]
+    store = StoreOptions(str(tmp_path / "a.zarr"))
+    run(make_plan(world.region, scenes, load_model("fusion-unet"), store, compose=options))
+    stored = open_store(tmp_path / "a.zarr")
+    wanted = predict(compose(load(scenes, world.region), options), load_model("fusion-unet"))
+    np.testing.assert_allclose(stored["glacier_probability"], wanted["glacier_probability"], atol=0.00201)
+    np.testing.assert_array_equal(stored["time"].astype("datetime64[s]"), wanted["time"].astype("datetime64[s]"))
+
+
 _JOB = """
 import sys
 from glaciercube.campaign import RunOptions, make_plan, run

@@ -111,7 +111,7 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
     )
     total = len(plan.rows) * len(plan.blocks)
     left = sum(len(unit.rows) for unit in units)
-    lazy = cube[block_variables(cube, plan.model.contract)]
+    lazy = cube[block_variables(cube, plan.model.contract)].assign_coords(time=cube["time"])
     _run_units(units, _Kernel(plan, lazy, store, options), options, (total - left, total))
     return Outcome(plan.store.path, left, total - left)
 
@@ -132,7 +132,7 @@ class _Kernel:
         here = self.cube.isel(y=window.y.read, x=window.x.read)
         ground = _compute(here[[name for name in here.data_vars if "time" not in here[name].dims]])
         static = encode_block(self.plan.model, ground, window, self.options.block)
-        moving = here[[name for name in here.data_vars if "time" in here[name].dims]]
+        moving = here.drop_vars([name for name in here.data_vars if "time" not in here[name].dims])
         batches = [
             list(unit.rows[start : start + self.options.dates])
             for start in range(0, len(unit.rows), self.options.dates)

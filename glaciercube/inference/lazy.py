@@ -77,7 +77,8 @@ def predict(
     """
     cube = check_cube(cube, model.contract)
     shape = (cube.sizes["y"], cube.sizes["x"])
-    lazy = cube[block_variables(cube, model.contract)]
+    # Terrain alone has no time of its own: the coordinate keeps the axis.
+    lazy = cube[block_variables(cube, model.contract)].assign_coords(time=cube["time"])
     halo, stride = model.contract.receptive_field, model.contract.stride
     cells = [
         [
