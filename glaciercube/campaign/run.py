@@ -203,7 +203,8 @@ def _failures(future: Future[list[ReadError]]) -> list[GlaciercubeError]:
 
 def _summary(failures: list[GlaciercubeError]) -> GlaciercubeError:
     first = failures[0]
-    for other in failures[1:]:
+    # One bad file spoils many shards: each problem is told once.
+    for other in sorted({str(failure) for failure in failures} - {str(first)}):
         _log.error("%s", other)
     others = f"; {len(failures)} shards could not be made" if len(failures) > 1 else ""
     return ReadError(
