@@ -115,7 +115,7 @@ def place_scores(seed: int) -> list[Score]:
         except EmptySearchError:
             return []
         cube = compose(load(scenes, world.region)).load()
-    return [score for name in MODELS for score in _model_scores(load_model(name), cube, world, seed)]
+        return [score for name in MODELS for score in _model_scores(load_model(name), cube, world, seed)]
 
 
 def _model_scores(model: Model, cube: xr.Dataset, world: World, seed: int) -> Iterator[Score]:
