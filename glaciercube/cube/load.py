@@ -178,7 +178,7 @@ def _read(sensor: Sensor, scenes: Scenes, geobox: GeoBox, options: LoadOptions) 
     found = [find_assets(item, sensor) for item in items]
     bands = [band for band in sensor.bands if any(band.name in assets for assets in found)]
     lean = [
-        _lean(item, assets, sensor, bands, row.time, row.group)
+        _lean(item, assets, sensor, bands, row.time)
         for item, assets, row in zip(items, found, rows.itertuples(), strict=True)
     ]
     target = abs(geobox.resolution.x)
@@ -204,19 +204,17 @@ def _stac_config(sensor: Sensor) -> dict[str, Any]:
     return {sensor.node: {"assets": assets, "warnings": "ignore"}}
 
 
-def _lean(
-    item: pystac.Item, assets: dict[str, str], sensor: Sensor, bands: list[Band], time: Any, group: str
-) -> pystac.Item:
+def _lean(item: pystac.Item, assets: dict[str, str], sensor: Sensor, bands: list[Band], time: Any) -> pystac.Item:
     """A copy that says only what reading needs, under our names: providers differ in the rest."""
     keep = ("proj:code", "proj:epsg", "proj:shape", "proj:transform", "proj:wkt2", "proj:bbox")
     when = time.to_pydatetime()
     lean = pystac.Item(
-        # One collection for all: the reader's configuration then needs no provider names.
         id=item.id,
         geometry=item.geometry,
         bbox=item.bbox,
         datetime=when,
-        properties={key: item.properties[key] for key in keep if key in item.properties} | {"group": group},
+        properties={key: item.properties[key] for key in keep if key in item.properties},
+        # One collection for all: the reader's configuration then needs no provider names.
         collection=sensor.node,
     )
     lean.stac_extensions = [uri for uri in item.stac_extensions if "/projection/" in uri]
