@@ -7,10 +7,15 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
-from shapely.geometry import Point, box
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from pyproj import Transformer
+from shapely.geometry import MultiPolygon, Point, box
 
 from glaciercube.errors import OutlineError, RegionError
-from glaciercube.region import Region, choose_crs
+from glaciercube.region import Region, choose_crs, footprint_meets, geographic_footprint
 
 
 def inventory(column: str, ids: list[str]) -> gpd.GeoDataFrame:
@@ -112,3 +117,128 @@ def test_bad_outlines_are_refused(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(OutlineError, match="cannot read the outlines"):
         Region.from_outlines(broken, resolution=20)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "zone"),
+    [
+        ((5.2, 60.3, 5.4, 60.5), 32),  # Bergen: 32V
+        ((5.2, 64.1, 5.4, 64.3), 31),
+        ((15.5, 78.1, 15.7, 78.3), 33),  # Longyearbyen
+        ((10.0, 79.0, 10.2, 79.1), 33),  # west Spitsbergen: 33X, not 32
+        ((24.0, 80.0, 24.2, 80.1), 35),  # Nordaustlandet: 35X, not 34
+        ((8.9, 79.0, 9.0, 79.1), 31),
+    ],
+)
+def test_zones_follow_the_grid_of_sentinel2(bounds: tuple[float, ...], zone: int) -> None:
+    assert choose_crs(bounds) == f"EPSG:{32600 + zone}"
+
+
+def test_outlines_on_both_sides_of_the_antimeridian_make_one_small_grid() -> None:
+    shapes = [Point(179.98, 68.0).buffer(0.01), Point(-179.97, 68.0).buffer(0.01)]
+    frame = gpd.GeoDataFrame({"RGIId": ["west", "east"]}, geometry=shapes, crs="EPSG:4326")
+    region = Region.from_outlines(frame, resolution=30)
+    assert region.geobox.shape[1] * 30 < 6_000
+    assert len(region.search_boxes()) == 2
+
+
+PLACES = st.one_of(
+    st.tuples(st.floats(-180, 180), st.floats(-90, 90)),
+    st.tuples(st.floats(-180, 180), st.sampled_from([90.0, 89.9999, 89.99, 89.5, 84.5, -90.0, -89.97, -85.0])),
+    st.tuples(st.sampled_from([180.0, -180.0, 179.999, -179.99]), st.floats(-90, 90)),
+)
+
+
+@st.composite
+def regions(draw: st.DrawFn) -> Region:
+    """A grid anywhere, of any size up to 1,200 km, in UTM of its zone or a polar CRS where one applies."""
+    longitude, latitude = draw(PLACES)
+    codes = [choose_crs((longitude, latitude, longitude, latitude))]
+    if abs(latitude) >= 60:
+        codes += ["EPSG:3413", "EPSG:32661"] if latitude > 0 else ["EPSG:3031", "EPSG:32761"]
+    crs = draw(st.sampled_from(codes))
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(longitude, latitude)
+    resolution = draw(st.sampled_from([10.0, 20.0, 300.0]))
+    shape = (draw(st.integers(1, 4000)), draw(st.integers(1, 4000)))
+    # Not always in the middle: poles and the antimeridian come to lie at edges and corners too.
+    left = x - draw(st.floats(0, 1)) * shape[1] * resolution
+    top = y + draw(st.floats(0, 1)) * shape[0] * resolution
+    return Region("drawn", GeoBox(shape, Affine(resolution, 0, left, 0, -resolution, top), crs))
+
+
+@given(regions(), st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
+def test_every_point_of_a_grid_is_in_the_boxes_that_are_searched(
+    region: Region, points: list[tuple[float, float]]
+) -> None:
+    rows, columns = region.geobox.shape
+    # The same on each edge: extremes lie there.
+    at = np.array([(a, b) for u, v in points for a, b in ((u, v), (u, 0), (u, 1), (0, v), (1, v))])
+    a = region.geobox.affine
+    x, y = a.c + a.a * at[:, 0] * columns, a.f + a.e * at[:, 1] * rows
+    longitude, latitude = Transformer.from_crs(str(region.geobox.crs), "EPSG:4326", always_xy=True).transform(x, y)
+    for margin in (0.0, 500.0):
+        boxes = region.search_boxes(margin)
+        for lon, lat in zip(longitude, latitude, strict=True):
+            # A footprint of a millionth of a degree around the point: the least that a scene could share with the grid.
+            assert footprint_meets(Point(lon, lat).buffer(1e-6), boxes), (lon, lat, boxes)
+
+
+@given(regions())
+def test_boxes_are_boxes_and_not_much_larger_than_the_grid(region: Region) -> None:
+    boxes = region.search_boxes()
+    for west, south, east, north in boxes:
+        assert -180 <= west <= east <= 180
+        assert -90 <= south <= north <= 90
+    assert -180 <= region.longitude <= 180
+    extent = region.geobox.boundingbox
+    tall = sum(north - south for _, south, _, north in boxes[:1])
+    # Twice the diagonal, in degrees: grids may be rotated against the meridians by any angle.
+    assert tall <= 2 * np.hypot(extent.span_x, extent.span_y) / 100_000
+
+
+def test_a_grid_over_the_pole_has_all_longitudes_and_the_days_of_utc() -> None:
+    region = Region.from_bbox((-180, 89.5, 180, 90), resolution=1000)
+    west, south, east, north = region.bbox
+    assert (west, east, north) == (-180, 180, 90)
+    assert 89 < south < 89.5
+    assert region.longitude == 0
+    assert str(region.geobox.crs) == "EPSG:32661"
+    assert footprint_meets(box(37.0, 89.9, 38.0, 90.0), region.search_boxes())
+    assert not footprint_meets(box(37.0, 88.0, 38.0, 88.9), region.search_boxes())
+
+
+def test_footprints_at_the_antimeridian_are_understood_in_each_of_their_forms() -> None:
+    boxes = Region.from_bbox((179.9, 66.0, -179.9, 66.1), resolution=60).search_boxes()
+    for footprint in (
+        box(179.95, 66.0, 181.0, 66.2),  # goes on beyond 180
+        box(-181.0, 66.0, -179.95, 66.2),
+        MultiPolygon([box(179.99, 66, 180, 67), box(-180, 66, -179, 67)]),
+        box(-180.0, 66.0, -179.95, 66.2),
+        box(180.02, 66.0, 180.05, 66.2),
+    ):
+        assert footprint_meets(footprint, boxes), footprint
+    for elsewhere in (box(178.0, 66.0, 179.0, 66.2), box(181.0, 66.0, 182.0, 66.2), box(0, 66, 1, 66.2)):
+        assert not footprint_meets(elsewhere, boxes), elsewhere
+
+
+@pytest.mark.parametrize(
+    ("crs", "place", "parts"),
+    [("EPSG:32601", (-180.0, 66.0), 2), ("EPSG:32645", (86.8, 27.9), 1), ("EPSG:32661", (0.0, 90.0), 1)],
+)
+def test_footprints_are_cut_at_the_antimeridian_and_closed_over_a_pole(
+    crs: str, place: tuple[float, float], parts: int
+) -> None:
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(*place)
+    grid = GeoBox.from_bbox((x - 5000, y - 5000, x + 5000, y + 5000), crs=crs, resolution=100)
+    footprint = geographic_footprint(grid)
+    assert footprint.is_valid
+    assert len(getattr(footprint, "geoms", [footprint])) == parts
+    assert footprint.bounds[0] >= -180
+    assert footprint.bounds[2] <= 180
+    # The share of random points around the place that it holds is the share of them on the grid.
+    rng = np.random.default_rng(1)
+    xs, ys = x + rng.uniform(-7000, 7000, 500), y + rng.uniform(-7000, 7000, 500)
+    inside = (abs(xs - x) <= 5000) & (abs(ys - y) <= 5000)
+    longitude, latitude = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(xs, ys)
+    found = [footprint.intersects(Point(lon, lat)) for lon, lat in zip(longitude, latitude, strict=True)]
+    assert np.mean(found != inside) < 0.01

@@ -1,4 +1,4 @@
-"""Where: a named place, its outlines, and the metric grid on which everything is computed."""
+"""Region: a name, outlines, and the grid."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, Geometry, box
 
 from glaciercube.errors import OutlineError, RegionError
+from glaciercube.region.bounds import Bounds, geographic_bounds, search_boxes
+from glaciercube.region.crs import choose_crs
+from glaciercube.region.outlines import read_outlines
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["Bounds", "Region", "choose_crs", "read_outlines"]
-
-Bounds = tuple[float, float, float, float]
-
-# RGI 6 calls its identifier RGIId, RGI 7 rgi_id; `outline` and `id` are ours and everybody's.
-_ID_COLUMNS = ("outline", "RGIId", "rgi_id", "glims_id", "GLIMSId", "glac_id", "id")
-
-# A UTM zone is 6 degrees wide; beyond about three zones its scale error passes 1 % at mid-latitudes.
-_UTM_MAX_WIDTH = 18.0
+__all__ = ["Region"]
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ class Region:
         frame = read_outlines(outlines, glacier=glacier)
         _check_lengths(resolution, buffer)
         geographic = frame.to_crs("EPSG:4326")
-        target = _metric_crs(crs or choose_crs(tuple(geographic.total_bounds)))
+        target = _metric_crs(crs or choose_crs(_bounds_of(geographic)))
         projected = _on_grid(frame, target)
         if projected is None:
             raise OutlineError("the outlines are empty", "give a file with at least one polygon")
@@ -144,124 +140,36 @@ class Region:
     def bbox(self) -> Bounds:
         """Geographic bounds (west, south, east, north) in degrees, from the densified grid edge.
 
-        ``west > east`` where the grid crosses the antimeridian.
+        ``west > east`` where the grid crosses the antimeridian; all longitudes, and 90 degrees, where it holds a pole.
         """
-        extent = self.geobox.extent.segmented(self.resolution * 64).to_crs("EPSG:4326")
-        longitudes, latitudes = zip(*(point for ring in _rings(extent) for point in ring), strict=True)
-        if max(longitudes) - min(longitudes) > 180.0:
-            wrapped = [lon % 360.0 for lon in longitudes]
-            west, east = min(wrapped), max(wrapped)
-            return (_signed(west), min(latitudes), _signed(east), max(latitudes))
-        return (min(longitudes), min(latitudes), max(longitudes), max(latitudes))
+        return geographic_bounds(self.geobox)
 
     @property
     def longitude(self) -> float:
-        """Longitude of the region's middle in degrees; decides the solar day."""
+        """Longitude of the region's middle in degrees; decides the solar day.
+
+        0 where the grid holds a pole, which has every solar time: its days are those of UTC.
+        """
         west, _, east, _ = self.bbox
+        if (west, east) == (-180.0, 180.0):
+            return 0.0
         return _signed((west + (east - west) % 360.0 / 2.0) % 360.0)
 
+    def search_boxes(self, margin: float = 0.0) -> list[Bounds]:
+        """Geographic boxes that together hold every point of the grid, for asking a catalogue.
 
-def choose_crs(bounds: Sequence[float]) -> str:
-    """Choose a metric CRS from geographic bounds.
+        Parameters
+        ----------
+        margin : float
+            Metres of ground on every side of the grid that they hold too.
 
-    UTM by default; Universal Polar Stereographic beyond 84 N, Antarctic polar stereographic (EPSG:3031) beyond
-    80 S; NSIDC polar stereographic (EPSG:3413 / EPSG:3031) for high-latitude regions too wide for UTM.
-
-    Parameters
-    ----------
-    bounds : (west, south, east, north)
-        Degrees; east may exceed 180.
-
-    Returns
-    -------
-    str
-        Such as ``"EPSG:32645"``.
-
-    Raises
-    ------
-    RegionError
-        If the region is too wide for one UTM zone at low latitude.
-    """
-    west, south, east, north = bounds
-    latitude = (south + north) / 2.0
-    if latitude >= 84.0:
-        return "EPSG:32661"
-    if latitude <= -80.0:
-        return "EPSG:3031"
-    if east - west > _UTM_MAX_WIDTH:
-        if latitude >= 60.0:
-            return "EPSG:3413"
-        if latitude <= -60.0:
-            return "EPSG:3031"
-        raise RegionError(
-            f"the region spans {east - west:.0f} degrees of longitude, too wide for one UTM zone",
-            "split it into mountain ranges, or name a metric crs",
-        )
-    longitude = _signed((west + east) / 2.0)
-    zone = min(math.floor((longitude + 180.0) / 6.0) + 1, 60)
-    return f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}"
-
-
-def read_outlines(outlines: str | Path | gpd.GeoDataFrame, *, glacier: str | None = None) -> gpd.GeoDataFrame:
-    """Read glacier outlines and give each a unique id.
-
-    Parameters
-    ----------
-    outlines : path or GeoDataFrame
-        Polygons in any CRS.
-    glacier : str or None
-        Keep only the glacier with this id.
-
-    Returns
-    -------
-    GeoDataFrame
-        Columns ``outline`` (str, unique), those of the source, and polygon geometry.
-
-    Raises
-    ------
-    OutlineError
-        If the file cannot be read, has no CRS, no polygons, or lacks the glacier.
-    """
-    import geopandas as gpd
-
-    if isinstance(outlines, str | Path):
-        source = str(outlines)
-        try:
-            frame = gpd.read_file(outlines)
-        except Exception as error:
-            raise OutlineError(
-                f"cannot read the outlines {source} ({str(error).split(';')[0]})", "give a GeoJSON or GeoPackage"
-            ) from error
-    else:
-        source, frame = "given as a GeoDataFrame", outlines.copy()
-    if frame.crs is None:
-        raise OutlineError(f"the outlines {source} carry no CRS", "set one, for instance with GeoDataFrame.set_crs")
-    frame = frame[frame.geometry.notna() & frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
-    if frame.empty:
-        raise OutlineError(f"the outlines {source} hold no polygon", "give glacier outlines as polygons")
-    frame = _with_ids(frame.reset_index(drop=True))
-    return frame if glacier is None else _one_glacier(frame, glacier, source)
-
-
-def _with_ids(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    column = next((name for name in _ID_COLUMNS if name in frame.columns), None)
-    ids = frame[column].astype(str) if column else [f"outline-{i}" for i in range(len(frame))]
-    frame = frame.assign(outline=list(ids))
-    if frame["outline"].is_unique:
-        return frame
-    # Two parts of one glacier are one outline.
-    return frame.dissolve(by="outline", as_index=False)
-
-
-def _one_glacier(frame: gpd.GeoDataFrame, glacier: str, source: str) -> gpd.GeoDataFrame:
-    found = frame[frame["outline"] == glacier]
-    for column in _ID_COLUMNS:
-        if found.empty and column in frame.columns:
-            found = frame[frame[column].astype(str) == glacier]
-    if found.empty:
-        example = ", ".join(frame["outline"].head(3))
-        raise OutlineError(f"no glacier {glacier!r} in the outlines {source}", f"its ids look like {example}")
-    return found.reset_index(drop=True)
+        Returns
+        -------
+        list of (west, south, east, north)
+            Degrees, each with ``west <= east``: one box, two where the grid crosses the antimeridian, and one of all
+            longitudes up to 90 degrees where it holds a pole.
+        """
+        return search_boxes(self.geobox, margin)
 
 
 def _checked_bounds(bbox: Sequence[float]) -> Bounds:
@@ -314,10 +222,14 @@ def _on_grid(outlines: gpd.GeoDataFrame | None, crs: CRS) -> gpd.GeoDataFrame | 
     return frame.to_crs(str(crs))
 
 
-def _rings(geometry: Geometry) -> list[list[tuple[float, float]]]:
-    shape: Any = geometry.geom
-    parts = list(shape.geoms) if hasattr(shape, "geoms") else [shape]
-    return [[(float(x), float(y)) for x, y, *_ in part.exterior.coords] for part in parts]
+def _bounds_of(outlines: gpd.GeoDataFrame) -> Bounds:
+    """Geographic bounds of outlines; east exceeds 180 where they lie on both sides of the antimeridian."""
+    west, south, east, north = np.asarray(outlines.bounds, dtype=float).T
+    if east.max() - west.min() > 180.0:
+        turn = np.where(west < 0, 360.0, 0.0)
+        if (east + turn).max() - (west + turn).min() < east.max() - west.min():
+            west, east = west + turn, east + turn
+    return (float(west.min()), float(south.min()), float(east.max()), float(north.max()))
 
 
 def _signed(longitude: float) -> float:

@@ -1,0 +1,17 @@
+"""Where: a named place, its outlines, and the metric grid on which everything is computed."""
+
+from glaciercube.region.bounds import Bounds, footprint_meets, geographic_bounds, geographic_footprint, split_bounds
+from glaciercube.region.crs import choose_crs
+from glaciercube.region.outlines import read_outlines
+from glaciercube.region.place import Region
+
+__all__ = [
+    "Bounds",
+    "Region",
+    "choose_crs",
+    "footprint_meets",
+    "geographic_bounds",
+    "geographic_footprint",
+    "read_outlines",
+    "split_bounds",
+]

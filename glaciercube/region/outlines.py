@@ -1,0 +1,78 @@
+"""Glacier outlines: read from any vector file, each with a unique id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glaciercube.errors import OutlineError
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+__all__ = ["read_outlines"]
+
+# RGI 6 calls its identifier RGIId, RGI 7 rgi_id; `outline` and `id` are ours and everybody's.
+_ID_COLUMNS = ("outline", "RGIId", "rgi_id", "glims_id", "GLIMSId", "glac_id", "id")
+
+
+def read_outlines(outlines: str | Path | gpd.GeoDataFrame, *, glacier: str | None = None) -> gpd.GeoDataFrame:
+    """Read glacier outlines and give each a unique id.
+
+    Parameters
+    ----------
+    outlines : path or GeoDataFrame
+        Polygons in any CRS.
+    glacier : str or None
+        Keep only the glacier with this id.
+
+    Returns
+    -------
+    GeoDataFrame
+        Columns ``outline`` (str, unique), those of the source, and polygon geometry.
+
+    Raises
+    ------
+    OutlineError
+        If the file cannot be read, has no CRS, no polygons, or lacks the glacier.
+    """
+    import geopandas as gpd
+
+    if isinstance(outlines, str | Path):
+        source = str(outlines)
+        try:
+            frame = gpd.read_file(outlines)
+        except Exception as error:
+            raise OutlineError(
+                f"cannot read the outlines {source} ({str(error).split(';')[0]})", "give a GeoJSON or GeoPackage"
+            ) from error
+    else:
+        source, frame = "given as a GeoDataFrame", outlines.copy()
+    if frame.crs is None:
+        raise OutlineError(f"the outlines {source} carry no CRS", "set one, for instance with GeoDataFrame.set_crs")
+    frame = frame[frame.geometry.notna() & frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
+    if frame.empty:
+        raise OutlineError(f"the outlines {source} hold no polygon", "give glacier outlines as polygons")
+    frame = _with_ids(frame.reset_index(drop=True))
+    return frame if glacier is None else _one_glacier(frame, glacier, source)
+
+
+def _with_ids(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    column = next((name for name in _ID_COLUMNS if name in frame.columns), None)
+    ids = frame[column].astype(str) if column else [f"outline-{i}" for i in range(len(frame))]
+    frame = frame.assign(outline=list(ids))
+    if frame["outline"].is_unique:
+        return frame
+    # Two parts of one glacier are one outline.
+    return frame.dissolve(by="outline", as_index=False)
+
+
+def _one_glacier(frame: gpd.GeoDataFrame, glacier: str, source: str) -> gpd.GeoDataFrame:
+    found = frame[frame["outline"] == glacier]
+    for column in _ID_COLUMNS:
+        if found.empty and column in frame.columns:
+            found = frame[frame[column].astype(str) == glacier]
+    if found.empty:
+        example = ", ".join(frame["outline"].head(3))
+        raise OutlineError(f"no glacier {glacier!r} in the outlines {source}", f"its ids look like {example}")
+    return found.reset_index(drop=True)
