@@ -18,7 +18,7 @@ from glaciercube.catalog import Scenes, SensorOptions, find, parse_interval
 from glaciercube.catalog.scenes import without_secrets
 from glaciercube.errors import BandError, CatalogError, ConfigError, EmptySearchError
 from glaciercube.region import Region
-from glaciercube.sensors import Sentinel1, Sentinel2, find_assets
+from glaciercube.sensors import Sentinel1, Sentinel2, resolve_bands
 from glaciercube.simulate.world import World
 
 
@@ -190,9 +190,9 @@ def test_recorded_sentinel2_items_resolve(real_data: Path, folder: str) -> None:
         if set(item.assets) == {"reflectance"}:
             # One asset that is a whole Zarr product: not read yet, and said so.
             with pytest.raises(BandError, match="has no asset for band 'blue'"):
-                find_assets(item, Sentinel2())
+                resolve_bands(item, Sentinel2())
             continue
-        assert {"blue", "red", "swir16"} <= set(find_assets(item, Sentinel2()))
+        assert {"blue", "red", "swir16"} <= set(resolve_bands(item, Sentinel2()))
 
 
 def test_raw_grd_is_refused(real_data: Path) -> None:
@@ -205,4 +205,4 @@ def test_an_unknown_band_names_the_scene(catalog: Path) -> None:
     item = all_items(catalog, "sentinel-2-l2a")[0]
     del item.assets["B11"]
     with pytest.raises(BandError, match=rf"scene {item.id} has no asset for band 'swir16' \(looked for B11"):
-        find_assets(item, Sentinel2())
+        resolve_bands(item, Sentinel2())

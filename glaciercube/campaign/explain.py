@@ -7,7 +7,7 @@ from pathlib import Path
 
 from glaciercube.campaign.plan import Plan, Unit
 from glaciercube.inference import block_window
-from glaciercube.sensors import find_assets, get_sensor
+from glaciercube.sensors import get_sensor
 from glaciercube.store import ZarrStore
 
 __all__ = ["Explanation", "done_of", "explain"]
@@ -107,11 +107,7 @@ def done_of(plan: Plan) -> list[tuple[str, tuple[int, int], str]]:
 def _layers(plan: Plan) -> dict[int, int]:
     """Bands to be read for each row, counting every scene; `_SHARED` is what all rows share."""
     table = plan.scenes.table
-    bands = [
-        len(find_assets(item, get_sensor(sensor)))
-        for item, sensor in zip(plan.scenes.items(), table["sensor"], strict=True)
-    ]
-    known = dict(zip(table["id"], bands, strict=True))
+    known = {name: len(bands) for name, bands in zip(table["id"], plan.scenes.bands(), strict=True)}
     static = {row.id for row in table.itertuples() if get_sensor(str(row.sensor)).static}
     layers = {row: sum(known[name] for name in ids if name not in static) for row, ids in enumerate(plan.scene_ids)}
     return {**layers, _SHARED: sum(known[name] for name in static)}

@@ -18,7 +18,7 @@ from glaciercube.catalog.scenes import COLUMNS, Scenes, without_secrets
 from glaciercube.catalog.source import Interval, Source, open_source
 from glaciercube.errors import CatalogError, ConfigError, EmptySearchError
 from glaciercube.region import Bounds, Region
-from glaciercube.sensors import SceneFacts, Sensor, get_sensor, item_time
+from glaciercube.sensors import BandSource, SceneFacts, Sensor, get_sensor, item_time, resolve_bands
 
 __all__ = ["SensorOptions", "find", "parse_interval"]
 
@@ -33,10 +33,13 @@ class SensorOptions:
         STAC collection; the provider's default for this sensor when None.
     max_cloud_cover : float
         Percent (``eo:cloud_cover``) above which a scene is left out; scenes that do not say are kept.
+    bands : tuple of str
+        Bands beyond those that are read by default, such as ``"rededge1"``.
     """
 
     collection: str | None = None
     max_cloud_cover: float = 100.0
+    bands: tuple[str, ...] = ()
 
 
 def find(
@@ -123,7 +126,10 @@ def _search_sensor(
     if not items:
         raise _nothing(source, sensor, collection, region, interval)
     kept = _resolve_duplicates([(item, sensor.facts(item)) for item in items])
-    return [_row(sensor, collection, item, facts, region.longitude) for item, facts in kept]
+    return [
+        _row(sensor, collection, item, facts, resolve_bands(item, sensor, options.bands), region.longitude)
+        for item, facts in kept
+    ]
 
 
 def _nothing(source: Source, sensor: Sensor, collection: str, region: Region, interval: Interval) -> CatalogError:
@@ -160,7 +166,14 @@ def _resolve_duplicates(scenes: list[tuple[pystac.Item, SceneFacts]]) -> list[tu
     return list(newest.values())
 
 
-def _row(sensor: Sensor, collection: str, item: pystac.Item, facts: SceneFacts, longitude: float) -> dict[str, Any]:
+def _row(
+    sensor: Sensor,
+    collection: str,
+    item: pystac.Item,
+    facts: SceneFacts,
+    bands: Mapping[str, BandSource],
+    longitude: float,
+) -> dict[str, Any]:
     acquired = item_time(item)
     # Mean solar time: 15 degrees of longitude to the hour.
     day = (acquired + dt.timedelta(hours=longitude / 15.0)).date()
@@ -178,6 +191,7 @@ def _row(sensor: Sensor, collection: str, item: pystac.Item, facts: SceneFacts, 
         "sun_azimuth": facts.sun_azimuth,
         "sun_elevation": facts.sun_elevation,
         "notes": json.dumps(dict(facts.notes), sort_keys=True),
+        "bands": json.dumps({name: source.as_dict() for name, source in bands.items()}, sort_keys=True),
         "item": json.dumps(_unsigned(item), sort_keys=True),
         "geometry": shapely.geometry.shape(item.geometry) if item.geometry else shapely.box(*(item.bbox or ())),
     }

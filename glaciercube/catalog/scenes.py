@@ -13,6 +13,7 @@ import pandas as pd
 import pystac
 
 from glaciercube.errors import CatalogError
+from glaciercube.sensors import BandSource
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -32,13 +33,14 @@ COLUMNS = (
     "sun_azimuth",
     "sun_elevation",
     "notes",
+    "bands",
     "item",
     "geometry",
 )
 
 # What decides pixels: two searches that agree in these give the same cube.
 # Locations do not: a mirrored catalogue is the same.
-_FINGERPRINTED = ("sensor", "collection", "id", "time", "group", "level", "offset", "notes")
+_FINGERPRINTED = ("sensor", "collection", "id", "time", "group", "level", "offset", "notes", "bands")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +52,8 @@ class Scenes:
     table : GeoDataFrame
         A row per STAC item, ordered by sensor, time and id. ``datetime`` is the acquisition (UTC), ``time`` the label
         that all scenes of one observation share, ``solar_day`` the local solar date, ``group`` the observation,
-        ``offset`` the additive reflectance offset, ``notes`` (JSON) what decided it, ``item`` the unsigned STAC item
-        (JSON).
+        ``offset`` the additive reflectance offset, ``notes`` (JSON) what decided it, ``bands`` (JSON) where each
+        band is kept and how it is stored (`BandSource`), ``item`` the unsigned STAC item (JSON).
     source : str
         The catalogue's path or URL, without credentials.
     signing : str
@@ -86,6 +88,12 @@ class Scenes:
         """The STAC items, in the table's order."""
         # As they were published: a migration could warn, and nothing here needs one.
         return [pystac.Item.from_dict(json.loads(t), preserve_dict=False, migrate=False) for t in self.table["item"]]
+
+    def bands(self) -> list[dict[str, BandSource]]:
+        """Band name -> source, of each scene, in the table's order."""
+        return [
+            {name: BandSource(**source) for name, source in json.loads(text).items()} for text in self.table["bands"]
+        ]
 
     def summary(self) -> pd.DataFrame:
         """Scenes and observations per sensor and year: columns sensor, collection, year, scenes, observations."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glaciercube.errors import ConfigError
-from glaciercube.sensors.base import Band, SceneFacts, Sensor, find_assets, item_time
+from glaciercube.sensors.base import Band, BandSource, SceneFacts, Sensor, item_time, resolve_bands
 from glaciercube.sensors.copdem import CopernicusDEM
 from glaciercube.sensors.sentinel1 import Sentinel1, decibel
 from glaciercube.sensors.sentinel2 import OPTICAL_BANDS, SCL_CLOUD, SCL_SHADOW, Sentinel2
@@ -14,15 +14,16 @@ __all__ = [
     "SCL_SHADOW",
     "SENSORS",
     "Band",
+    "BandSource",
     "CopernicusDEM",
     "SceneFacts",
     "Sensor",
     "Sentinel1",
     "Sentinel2",
     "decibel",
-    "find_assets",
     "get_sensor",
     "item_time",
+    "resolve_bands",
 ]
 
 SENSORS: dict[str, Sensor] = {sensor.name: sensor for sensor in (Sentinel2(), Sentinel1(), CopernicusDEM())}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import pystac
@@ -12,7 +13,7 @@ import xarray as xr
 
 from glaciercube.errors import BandError
 
-__all__ = ["Band", "SceneFacts", "Sensor", "find_assets"]
+__all__ = ["Band", "BandSource", "SceneFacts", "Sensor", "item_time", "resolve_bands"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Band:
         True if values are classes, which must not be averaged.
     required : bool
         False if scenes without it are still usable.
+    default : bool
+        False if it is read only when it is asked for.
+    resolution : float
+        Pixel size in metres, where an item does not say.
     """
 
     name: str
@@ -41,6 +46,51 @@ class Band:
     nodata: float
     categorical: bool = False
     required: bool = True
+    default: bool = True
+    resolution: float = 10.0
+
+
+@dataclass(frozen=True)
+class BandSource:
+    """Where one scene keeps one band, and how it is stored there; frozen in `Scenes`.
+
+    Attributes
+    ----------
+    band : str
+        Variable name in the cube.
+    asset : str
+        Key of the item's asset.
+    dtype : str
+        dtype of the stored pixels.
+    nodata : float or None
+        Stored value that means "no data"; NaN is written as None.
+    scale : float
+        Stored pixels times this are physical, before any offset.
+    resolution : float
+        Pixel size in metres.
+    categorical : bool
+        True if values are classes.
+    inner : str
+        Path of the band's array within the asset, where that is a container such as a Zarr group.
+    """
+
+    band: str
+    asset: str
+    dtype: str
+    nodata: float | None
+    scale: float = 1.0
+    resolution: float = 10.0
+    categorical: bool = False
+    inner: str = ""
+
+    @property
+    def stored_as(self) -> tuple[str, str, float | None, float]:
+        """What decides how stored numbers are read; scenes that differ in it are read apart."""
+        return (self.band, self.dtype, self.nodata, self.scale)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -130,24 +180,36 @@ class Sensor(Protocol):
         """
 
 
-def find_assets(item: pystac.Item, sensor: Sensor) -> dict[str, str]:
-    """Which asset of an item holds which band.
+def resolve_bands(item: pystac.Item, sensor: Sensor, extra: Iterable[str] = ()) -> dict[str, BandSource]:
+    """Where an item keeps the bands of a sensor, and how they are stored.
+
+    Parameters
+    ----------
+    item : pystac.Item
+        A scene.
+    sensor : Sensor
+        Whose bands.
+    extra : iterable of str
+        Names of bands beyond those that are read by default.
 
     Returns
     -------
     dict
-        Band name -> asset key; optional bands that are missing are left out.
+        Band name -> source; optional bands that are missing are left out.
 
     Raises
     ------
     BandError
         If a required band is missing.
     """
-    found: dict[str, str] = {}
+    wanted = set(extra)
+    found: dict[str, BandSource] = {}
     for band in sensor.bands:
+        if not (band.default or band.name in wanted):
+            continue
         key = next((key for key in band.assets if key in item.assets), None)
         if key is not None:
-            found[band.name] = key
+            found[band.name] = _source(item, band, key)
         elif band.required:
             raise BandError(
                 f"scene {item.id} has no asset for band {band.name!r} (looked for {', '.join(band.assets)}; "
@@ -155,6 +217,30 @@ def find_assets(item: pystac.Item, sensor: Sensor) -> dict[str, str]:
                 f"choose a collection that publishes it, or leave {sensor.name} out",
             )
     return found
+
+
+def _source(item: pystac.Item, band: Band, key: str) -> BandSource:
+    fields = item.assets[key].extra_fields
+    declared = (fields.get("raster:bands") or [{}])[0].get("nodata", fields.get("nodata"))
+    nodata = float(band.nodata if declared is None else declared)
+    return BandSource(
+        band=band.name,
+        asset=key,
+        dtype=band.dtype,
+        nodata=None if math.isnan(nodata) else nodata,
+        resolution=_resolution(item, band, key),
+        categorical=band.categorical,
+    )
+
+
+def _resolution(item: pystac.Item, band: Band, key: str) -> float:
+    transform = item.assets[key].extra_fields.get("proj:transform") or item.properties.get("proj:transform")
+    if not transform:
+        return band.resolution
+    step = abs(float(transform[0]))
+    # A degree of longitude shrinks with latitude; 111.32 km is its length at the equator.
+    latitude = (item.bbox[1] + item.bbox[3]) / 2.0 if item.bbox else 0.0
+    return step * 111_320.0 * math.cos(math.radians(latitude)) if step < 0.1 else step
 
 
 def item_time(item: pystac.Item) -> dt.datetime:

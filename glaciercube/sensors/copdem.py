@@ -20,7 +20,7 @@ class CopernicusDEM:
     node: str = "terrain"
     collections: tuple[str, ...] = ("cop-dem-glo-30",)
     static: bool = True
-    bands: tuple[Band, ...] = (Band("elevation", ("data", "elevation", "dem"), "float32", float("nan")),)
+    bands: tuple[Band, ...] = (Band("elevation", ("data", "elevation", "dem"), "float32", float("nan"), resolution=30),)
 
     def facts(self, item: pystac.Item) -> SceneFacts:
         """All tiles belong to one surface; see `Sensor.facts`."""

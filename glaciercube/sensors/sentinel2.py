@@ -46,9 +46,9 @@ class Sentinel2:
         Band("green", ("B03", "green", "B03_10m"), "uint16", 0),
         Band("red", ("B04", "red", "B04_10m"), "uint16", 0),
         Band("nir", ("B08", "nir", "B08_10m"), "uint16", 0),
-        Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0),
-        Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0),
-        Band("scl", ("SCL", "scl", "SCL_20m"), "uint8", 0, categorical=True, required=False),
+        Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0, resolution=20),
+        Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0, resolution=20),
+        Band("scl", ("SCL", "scl", "SCL_20m"), "uint8", 0, categorical=True, required=False, resolution=20),
     )
 
     def facts(self, item: pystac.Item) -> SceneFacts:

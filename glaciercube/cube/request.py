@@ -1,0 +1,139 @@
+"""What a backend is asked for: layers of one sensor that are stored alike, on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pystac
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from glaciercube.catalog import Scenes
+from glaciercube.sensors import BandSource, Sensor
+
+__all__ = ["Backend", "Request", "requests"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Layers of one sensor whose numbers mean the same.
+
+    Attributes
+    ----------
+    node : str
+        The sensor's node in the tree.
+    items : tuple of pystac.Item
+        Scenes that say only what reading needs, under our band names; ``datetime`` is the observation's label.
+    bands : tuple of BandSource
+        What to read of each; a scene may lack optional ones.
+    offset : float
+        Additive offset that decoding applies, physical units.
+    geobox : GeoBox
+        The grid.
+    cell : int
+        Side of a lattice cell in pixels: the chunks of what is returned.
+    resampling : mapping
+        Band name -> GDAL's name of the method.
+    signing : str
+        How assets are signed when read.
+    """
+
+    node: str
+    items: tuple[pystac.Item, ...]
+    bands: tuple[BandSource, ...]
+    offset: float
+    geobox: GeoBox
+    cell: int
+    resampling: Mapping[str, str]
+    signing: str = ""
+
+
+class Backend(Protocol):
+    """Reads requests."""
+
+    def __call__(self, request: Request) -> xr.Dataset:
+        """Lay a request's layers on its grid, lazily.
+
+        Parameters
+        ----------
+        request : Request
+            What to read.
+
+        Returns
+        -------
+        Dataset (time, y, x)
+            Stored pixels by band name in their own dtype, one layer per observation's label, chunks of one time and
+            one lattice cell, each with ``nodata`` in its attributes; nodata where no scene has a pixel. A read that
+            fails raises `glaciercube.errors.ReadError` when it is computed.
+        """
+
+
+def requests(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int) -> list[Request]:
+    """Part a sensor's scenes into requests: pixels stored in different ways meet in physical units only.
+
+    Parameters
+    ----------
+    sensor : Sensor
+        Whose scenes.
+    scenes : Scenes
+        Of this sensor alone.
+    geobox : GeoBox
+        The grid.
+    cell : int
+        Side of a lattice cell in pixels.
+    """
+    parts: dict[Any, list[tuple[pystac.Item, tuple[BandSource, ...]]]] = {}
+    rows = zip(scenes.items(), scenes.bands(), scenes.table["time"], scenes.table["offset"], strict=True)
+    for item, sources, time, offset in rows:
+        bands = tuple(sources.values())
+        alike = (float(offset), tuple(band.stored_as for band in bands))
+        parts.setdefault(alike, []).append((_lean(item, bands, sensor.node, time), bands))
+    target = abs(geobox.resolution.x)
+    return [
+        Request(
+            node=sensor.node,
+            items=tuple(item for item, _ in members),
+            bands=members[0][1],
+            offset=offset,
+            geobox=geobox,
+            cell=cell,
+            resampling={band.band: _resampling(band, target, static=sensor.static) for band in members[0][1]},
+            signing=scenes.signing,
+        )
+        for (offset, _), members in sorted(parts.items(), key=lambda part: str(part[0]))
+    ]
+
+
+def _lean(item: pystac.Item, bands: tuple[BandSource, ...], node: str, time: Any) -> pystac.Item:
+    """A copy that says only what reading needs, under our names: providers differ in the rest."""
+    keep = ("proj:code", "proj:epsg", "proj:shape", "proj:transform", "proj:wkt2", "proj:bbox")
+    lean = pystac.Item(
+        id=item.id,
+        geometry=item.geometry,
+        bbox=item.bbox,
+        datetime=time.to_pydatetime(),
+        properties={key: item.properties[key] for key in keep if key in item.properties},
+        # One collection for all: the reader's configuration then needs no provider names.
+        collection=node,
+    )
+    lean.stac_extensions = [uri for uri in item.stac_extensions if "/projection/" in uri]
+    for band in bands:
+        source = item.assets[band.asset]
+        fields = {key: value for key, value in source.extra_fields.items() if key in keep}
+        nodata = "nan" if band.nodata is None else band.nodata
+        fields["raster:bands"] = [{"data_type": band.dtype, "nodata": nodata}]
+        asset = pystac.Asset(source.href, media_type=source.media_type, roles=["data"], extra_fields=fields)
+        lean.add_asset(band.band, asset)
+    return lean
+
+
+def _resampling(band: BandSource, target: float, *, static: bool) -> str:
+    if static:
+        # Slopes are derived from it: bilinear facets would show in every one of them.
+        return "cubic"
+    shrink = target / band.resolution
+    if band.categorical:
+        return "mode" if shrink > 1.5 else "nearest"
+    return "average" if shrink > 1.5 else "bilinear"
