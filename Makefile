@@ -1,6 +1,6 @@
 # make demo: builds its own environment, runs the main job. make test: runs the tests.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint real train calibrate clean
+.PHONY: help demo test test-all lint real services install-services train calibrate clean
 
 # Python 3.11 where there are several: the pinned torch has its lightest build there.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all  the tests with every long check"
 	@echo "make lint      style, types and the direction of imports"
 	@echo "make real      the main job on real data: REAL=folder (see tests/conftest.py)"
+	@echo "make services  a STAC API, nginx and S3 over a simulated world, until Ctrl-C (as root it installs them)"
 	@echo "make train     train the shipped fusion-unet again (about half an hour on two cores)"
 	@echo "make calibrate measure the shipped area intervals again"
 
@@ -54,6 +55,18 @@ lint: $(VENV)/.develops
 REAL ?= ../shared/data
 real: $(VENV)/.develops
 	$(BIN)/python tools/real_data.py $(REAL)
+
+# PostgreSQL, PostGIS and nginx are the system's; the rest is Python's.
+$(VENV)/.serves: $(VENV)/.develops tests/services/install.sh
+	tests/services/install.sh
+	@echo "installing the servers for tests into $(VENV)"
+	$(PIP) --editable '.[dev,services]'
+	@touch $@
+
+install-services: $(VENV)/.serves
+
+services: $(VENV)/.serves
+	PYTHONPATH=tests $(BIN)/python -m services
 
 train: $(VENV)/.runs
 	$(BIN)/python -m glaciercube.training.train_fusion_unet --out glaciercube/models/weights/fusion-unet

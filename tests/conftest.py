@@ -11,6 +11,8 @@ from hypothesis import settings
 from glaciercube.simulate.stac import write_catalog
 from glaciercube.simulate.world import World, WorldOptions, simulate_world
 
+pytest_plugins = ["services.fixtures"]
+
 ROOT = Path(__file__).parents[1]
 
 # `make test-all` asks for every long check; elsewhere each has a quick form.
