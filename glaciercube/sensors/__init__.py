@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glaciercube.errors import ConfigError
-from glaciercube.sensors.base import Band, BandSource, SceneFacts, Sensor, item_time, resolve_bands
+from glaciercube.sensors.base import Band, BandSource, Published, SceneFacts, Sensor, item_time, resolve_bands, stated
 from glaciercube.sensors.copdem import CopernicusDEM
 from glaciercube.sensors.sentinel1 import Sentinel1, decibel
 from glaciercube.sensors.sentinel2 import OPTICAL_BANDS, SCL_CLOUD, SCL_SHADOW, Sentinel2
@@ -16,6 +16,7 @@ __all__ = [
     "Band",
     "BandSource",
     "CopernicusDEM",
+    "Published",
     "SceneFacts",
     "Sensor",
     "Sentinel1",
@@ -24,6 +25,7 @@ __all__ = [
     "get_sensor",
     "item_time",
     "resolve_bands",
+    "stated",
 ]
 
 SENSORS: dict[str, Sensor] = {sensor.name: sensor for sensor in (Sentinel2(), Sentinel1(), CopernicusDEM())}

@@ -13,7 +13,10 @@ import xarray as xr
 
 from glaciercube.errors import BandError
 
-__all__ = ["Band", "BandSource", "SceneFacts", "Sensor", "item_time", "resolve_bands"]
+__all__ = ["Band", "BandSource", "Published", "SceneFacts", "Sensor", "item_time", "resolve_bands", "stated"]
+
+
+_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Band:
         False if it is read only when it is asked for.
     resolution : float
         Pixel size in metres, where an item does not say.
+    scale : float
+        Stored pixels times this are physical, where an item does not say.
     """
 
     name: str
@@ -48,6 +53,35 @@ class Band:
     required: bool = True
     default: bool = True
     resolution: float = 10.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Published:
+    """How a provider publishes a band. What is None is as the item says, or else as the sensor's `Band` does.
+
+    Attributes
+    ----------
+    asset : str
+        Key of the asset.
+    inner : str
+        Path of the band's array within the asset, where that is a container such as a Zarr group.
+    dtype : str or None
+        dtype of the stored pixels.
+    nodata : float or None
+        Stored value that means "no data", where the item does not say; may be NaN.
+    scale : float or None
+        Stored pixels times this are physical, where the item does not say.
+    offset : float or None
+        Added to scaled pixels, in physical units, whatever else is known of the scene.
+    """
+
+    asset: str
+    inner: str = ""
+    dtype: str | None = None
+    nodata: float | None = None
+    scale: float | None = None
+    offset: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +105,11 @@ class BandSource:
     categorical : bool
         True if values are classes.
     inner : str
-        Path of the band's array within the asset, where that is a container such as a Zarr group.
+        Path of the band's array within the asset, where that is a container such as a Zarr group: it goes on from the
+        asset's href. Empty where the href names the file or array itself.
+    options : tuple of (str, str)
+        GDAL's configuration options that reading this file needs, such as ``("AWS_REQUEST_PAYER", "requester")``;
+        never a secret.
     """
 
     band: str
@@ -82,6 +120,11 @@ class BandSource:
     resolution: float = 10.0
     categorical: bool = False
     inner: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON hands tuples back as lists.
+        object.__setattr__(self, "options", tuple((str(key), str(value)) for key, value in self.options))
 
     @property
     def stored_as(self) -> tuple[str, str, float | None, float]:
@@ -180,7 +223,12 @@ class Sensor(Protocol):
         """
 
 
-def resolve_bands(item: pystac.Item, sensor: Sensor, extra: Iterable[str] = ()) -> dict[str, BandSource]:
+def resolve_bands(
+    item: pystac.Item,
+    sensor: Sensor,
+    extra: Iterable[str] = (),
+    published: Mapping[str, tuple[Published, ...]] | None = None,
+) -> dict[str, BandSource]:
     """Where an item keeps the bands of a sensor, and how they are stored.
 
     Parameters
@@ -191,6 +239,9 @@ def resolve_bands(item: pystac.Item, sensor: Sensor, extra: Iterable[str] = ()) 
         Whose bands.
     extra : iterable of str
         Names of bands beyond those that are read by default.
+    published : mapping or None
+        Band name -> how the provider publishes it, in order of preference; the keys that `Band.assets` names are
+        looked for after these.
 
     Returns
     -------
@@ -202,41 +253,77 @@ def resolve_bands(item: pystac.Item, sensor: Sensor, extra: Iterable[str] = ()) 
     BandError
         If a required band is missing.
     """
-    wanted = set(extra)
-    found: dict[str, BandSource] = {}
+    wanted, found = set(extra), {}
     for band in sensor.bands:
         if not (band.default or band.name in wanted):
             continue
-        key = next((key for key in band.assets if key in item.assets), None)
-        if key is not None:
-            found[band.name] = _source(item, band, key)
+        choices = (*(published or {}).get(band.name, ()), *(Published(key) for key in band.assets))
+        chosen = next((choice for choice in choices if choice.asset in item.assets), None)
+        if chosen is not None:
+            found[band.name] = _source(item, band, chosen)
         elif band.required:
+            looked = dict.fromkeys(choice.asset for choice in choices)
             raise BandError(
-                f"scene {item.id} has no asset for band {band.name!r} (looked for {', '.join(band.assets)}; "
+                f"scene {item.id} has no asset for band {band.name!r} (looked for {', '.join(looked)}; "
                 f"it has {', '.join(item.assets) or 'none'})",
                 f"choose a collection that publishes it, or leave {sensor.name} out",
             )
     return found
 
 
-def _source(item: pystac.Item, band: Band, key: str) -> BandSource:
-    fields = item.assets[key].extra_fields
-    declared = (fields.get("raster:bands") or [{}])[0].get("nodata", fields.get("nodata"))
-    nodata = float(band.nodata if declared is None else declared)
+def stated(item: pystac.Item, asset: str, inner: str = "") -> dict[str, Any]:
+    """What an item itself says of how an asset's pixels are stored.
+
+    Parameters
+    ----------
+    item : pystac.Item
+        A scene, of STAC 1.0 (``raster:bands``) or 1.1 (``bands``, or fields of the asset).
+    asset : str
+        Key of the asset.
+    inner : str
+        Path of the array within the asset.
+
+    Returns
+    -------
+    dict
+        Any of ``nodata``, ``scale``, ``offset``, ``data_type``, ``spatial_resolution``, as they are written.
+    """
+    fields = item.assets[asset].extra_fields
+    bands = fields.get("bands") or []
+    band = next((each for each in bands if inner and each.get("name") == inner), bands[0] if len(bands) == 1 else {})
+    said: dict[str, Any] = {}
+    for source in (fields, (fields.get("raster:bands") or [{}])[0], band):
+        for name in ("nodata", "scale", "offset", "data_type", "spatial_resolution"):
+            value = source.get(f"raster:{name}", source.get(name))
+            if value is not None:
+                said[name] = value
+        if source.get("gsd") is not None:
+            said.setdefault("spatial_resolution", source["gsd"])
+    return said
+
+
+def _source(item: pystac.Item, band: Band, chosen: Published) -> BandSource:
+    said = stated(item, chosen.asset, chosen.inner)
+    nodata = float(next(value for value in (said.get("nodata"), chosen.nodata, band.nodata) if value is not None))
+    scale = float(next(value for value in (said.get("scale"), chosen.scale, band.scale) if value is not None))
+    dtype = chosen.dtype or str(said.get("data_type", band.dtype))
     return BandSource(
         band=band.name,
-        asset=key,
-        dtype=band.dtype,
+        asset=chosen.asset,
+        # Classes stay what they are; a type that NumPy does not know (STAC has "other") says nothing.
+        dtype=dtype if dtype in _DTYPES and not band.categorical else band.dtype,
         nodata=None if math.isnan(nodata) else nodata,
-        resolution=_resolution(item, band, key),
+        scale=scale,
+        resolution=_resolution(item, band, chosen.asset, said),
         categorical=band.categorical,
+        inner=chosen.inner,
     )
 
 
-def _resolution(item: pystac.Item, band: Band, key: str) -> float:
+def _resolution(item: pystac.Item, band: Band, key: str, said: Mapping[str, Any]) -> float:
     transform = item.assets[key].extra_fields.get("proj:transform") or item.properties.get("proj:transform")
     if not transform:
-        return band.resolution
+        return float(said.get("spatial_resolution", band.resolution))
     step = abs(float(transform[0]))
     # A degree of longitude shrinks with latitude; 111.32 km is its length at the equator.
     latitude = (item.bbox[1] + item.bbox[3]) / 2.0 if item.bbox else 0.0

@@ -42,12 +42,12 @@ class Sentinel2:
     collections: tuple[str, ...] = ("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-l1c")
     static: bool = False
     bands: tuple[Band, ...] = (
-        Band("blue", ("B02", "blue", "B02_10m"), "uint16", 0),
-        Band("green", ("B03", "green", "B03_10m"), "uint16", 0),
-        Band("red", ("B04", "red", "B04_10m"), "uint16", 0),
-        Band("nir", ("B08", "nir", "B08_10m"), "uint16", 0),
-        Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0, resolution=20),
-        Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0, resolution=20),
+        Band("blue", ("B02", "blue", "B02_10m"), "uint16", 0, scale=QUANTIFICATION),
+        Band("green", ("B03", "green", "B03_10m"), "uint16", 0, scale=QUANTIFICATION),
+        Band("red", ("B04", "red", "B04_10m"), "uint16", 0, scale=QUANTIFICATION),
+        Band("nir", ("B08", "nir", "B08_10m"), "uint16", 0, scale=QUANTIFICATION),
+        Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0, resolution=20, scale=QUANTIFICATION),
+        Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0, resolution=20, scale=QUANTIFICATION),
         Band("scl", ("SCL", "scl", "SCL_20m"), "uint8", 0, categorical=True, required=False, resolution=20),
     )
 
@@ -83,7 +83,7 @@ class Sentinel2:
             if band == "scl":
                 out[band] = dn.assign_attrs(long_name="Sen2Cor scene classification", units="1")
                 continue
-            scaled = dn.astype("float32") * np.float32(QUANTIFICATION) + offset.astype("float32")
+            scaled = dn.astype("float32") * np.float32(dn.attrs.get("scale", QUANTIFICATION)) + offset.astype("float32")
             out[band] = scaled.where(dn != dn.attrs.get("nodata", 0)).assign_attrs(
                 units="1", standard_name="toa_or_surface_bidirectional_reflectance", long_name=f"{band} reflectance"
             )
