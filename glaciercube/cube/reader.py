@@ -15,6 +15,7 @@ from odc.loader._rio import RioReader
 from odc.loader.types import RasterLoadParams, RasterSource
 
 from glaciercube.catalog.scenes import without_secrets
+from glaciercube.cube.warp import warp_onto
 from glaciercube.errors import ReadError
 
 __all__ = ["GDAL_SETTINGS", "Driver"]
@@ -40,11 +41,16 @@ class _Reader(RioReader):
         dst_geobox: GeoBox,
         *,
         dst: np.ndarray[Any, Any] | None = None,
-        selection: Any = None,
+        selection: Any = None,  # noqa: ARG002 - one band of a file is all that we ask for
     ) -> tuple[tuple[slice, slice], np.ndarray[Any, Any]]:
         try:
-            part: tuple[tuple[slice, slice], np.ndarray[Any, Any]] = super().read(
-                cfg, dst_geobox, dst=dst, selection=selection
+            pixels = warp_onto(
+                self._src.uri,
+                dst_geobox,
+                resampling=cfg.resampling,
+                dtype=cfg.dtype or "float32",
+                nodata=float("nan") if cfg.fill_value is None else cfg.fill_value,
+                band=self._src.band,
             )
         except rasterio.errors.RasterioError as error:
             uri = without_secrets(str(self._src.uri))
@@ -53,7 +59,9 @@ class _Reader(RioReader):
                 f"cannot read {uri} ({reason})",
                 "check that the file is whole and reachable, or leave its scene out; nothing was filled in for it",
             ) from None
-        return part
+        if dst is not None:
+            np.copyto(dst, pixels)
+        return (slice(0, pixels.shape[0]), slice(0, pixels.shape[1])), pixels
 
 
 class Driver(RioDriver):
