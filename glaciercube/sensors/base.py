@@ -251,7 +251,7 @@ def resolve_bands(
     Raises
     ------
     BandError
-        If a required band is missing.
+        If a required band is missing, or all are.
     """
     wanted, found = set(extra), {}
     for band in sensor.bands:
@@ -268,6 +268,11 @@ def resolve_bands(
                 f"it has {', '.join(item.assets) or 'none'})",
                 f"choose a collection that publishes it, or leave {sensor.name} out",
             )
+    if not found:
+        raise BandError(
+            f"scene {item.id} has no asset for any band of {sensor.name} (it has {', '.join(item.assets) or 'none'})",
+            f"choose a collection that publishes them, or leave {sensor.name} out",
+        )
     return found
 
 
