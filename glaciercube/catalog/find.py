@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import shapely.geometry
 from glaciercube.catalog.scenes import COLUMNS, Scenes, without_secrets
 from glaciercube.catalog.source import Interval, Source, open_source
 from glaciercube.errors import CatalogError, ConfigError, EmptySearchError
-from glaciercube.region import Bounds, Region
+from glaciercube.region import Region
 from glaciercube.sensors import BandSource, SceneFacts, Sensor, get_sensor, item_time, resolve_bands
 
 __all__ = ["SensorOptions", "find", "parse_interval"]
@@ -92,36 +91,40 @@ def parse_interval(time: str) -> Interval:
     ----------
     time : str
         ``"start/end"`` or a single date, each ``YYYY``, ``YYYY-MM``, ``YYYY-MM-DD`` or a full ISO time; an end stands
-        for the last moment of what it names.
+        for the last moment of what it names. ``..`` leaves an end open.
 
     Returns
     -------
     (datetime, datetime)
-        UTC.
+        UTC; None where it is open.
 
     Raises
     ------
     ConfigError
         If it cannot be read or ends before it starts.
     """
-    first, _, last = str(time).partition("/")
+    first, slash, last = (part.strip() for part in str(time).partition("/"))
     try:
-        start, end = pd.Period(first.strip()), pd.Period((last or first).strip())
-        bounds = (start.start_time.to_pydatetime(), end.end_time.floor("us").to_pydatetime())
+        start, end = _period(first, slash), _period(last if slash else first, slash)
+        begin = start.start_time.to_pydatetime().replace(tzinfo=dt.UTC) if start else None
+        finish = end.end_time.floor("us").to_pydatetime().replace(tzinfo=dt.UTC) if end else None
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"time {time!r} is not an interval", "write it as 2024-01-01/2024-12-31") from error
-    begin, finish = (moment.replace(tzinfo=dt.UTC) for moment in bounds)
-    if finish < begin:
+    if begin and finish and finish < begin:
         raise ConfigError(f"time {time!r} ends before it starts", "write the earlier date first")
     return begin, finish
+
+
+def _period(text: str, open_ended: str) -> pd.Period | None:
+    return None if open_ended and text in ("", "..") else pd.Period(text)
 
 
 def _search_sensor(
     source: Source, sensor: Sensor, options: SensorOptions, region: Region, interval: Interval
 ) -> list[dict[str, Any]]:
     collection = options.collection or sensor.collections[0]
-    bounds = _grown(region.bbox, 8 * region.resolution)
-    items = source.items(collection, bounds, None if sensor.static else interval)
+    boxes = region.search_boxes(8 * region.resolution)
+    items = source.items(collection, boxes, None if sensor.static else interval)
     items = [item for item in items if not _cloudier(item, options.max_cloud_cover)]
     if not items:
         raise _nothing(source, sensor, collection, region, interval)
@@ -143,7 +146,8 @@ def _nothing(source: Source, sensor: Sensor, collection: str, region: Region, in
             remedy,
         )
     west, south, east, north = region.bbox
-    when = "" if sensor.static else f" from {interval[0]:%Y-%m-%d} to {interval[1]:%Y-%m-%d}"
+    ends = (f" {word} {end:%Y-%m-%d}" for word, end in zip(("from", "to"), interval, strict=True) if end)
+    when = "" if sensor.static else "".join(ends)
     return EmptySearchError(
         f"no scene of {collection} meets {region.name} "
         f"({west:.3f} {south:.3f} {east:.3f} {north:.3f}){when} in {source}",
@@ -220,15 +224,3 @@ def _unsigned(item: pystac.Item) -> dict[str, Any]:
 def _cloudier(item: pystac.Item, limit: float) -> bool:
     cover = item.properties.get("eo:cloud_cover")
     return cover is not None and float(cover) > limit
-
-
-def _grown(bounds: Bounds, metres: float) -> Bounds:
-    west, south, east, north = bounds
-    # 111 km to a degree of latitude; a degree of longitude shrinks towards the poles.
-    up = metres / 111_000.0
-    across = min(up / max(math.cos(math.radians(max(abs(south), abs(north)))), 0.01), 10.0)
-    return (_wrapped(west - across), max(south - up, -90.0), _wrapped(east + across), min(north + up, 90.0))
-
-
-def _wrapped(longitude: float) -> float:
-    return (longitude + 180.0) % 360.0 - 180.0

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import pystac
 import shapely
 import shapely.geometry
+from shapely.geometry.base import BaseGeometry
 
+from glaciercube.catalog.client import CONNECT_TIMEOUT, READ_TIMEOUT, Access, CatalogIO
 from glaciercube.catalog.profiles import PROFILES, Profile
 from glaciercube.catalog.scenes import without_secrets
-from glaciercube.errors import CatalogError
-from glaciercube.region import Bounds
+from glaciercube.errors import CatalogError, GlaciercubeError
+from glaciercube.region import Bounds, footprint_meets, split_bounds
 from glaciercube.sensors import item_time
 
-__all__ = ["Interval", "Source", "open_source", "split_bounds"]
+if TYPE_CHECKING:
+    from pystac_client import Client
 
-Interval = tuple[dt.datetime, dt.datetime]
+__all__ = ["Interval", "Source", "open_source"]
+
+Interval: TypeAlias = tuple[dt.datetime | None, dt.datetime | None]
+
+# Items of a page. Of Sentinel-2's, some servers cannot send more than about 260 at once (6 MB) and answer 500 or 502;
+# the search is then begun again with smaller pages.
+PAGES: Final = (100, 25, 5)
+_TOO_LARGE: Final = (413, 500, 502, 504)
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,8 @@ class Source:
 
     @property
     def is_api(self) -> bool:
-        """True if it answers searches; False if it is a tree of files."""
-        return self.location.startswith(("http://", "https://")) and not self.location.endswith(".json")
+        """True if it may answer searches; False if it is a tree of files."""
+        return self._on_web and not urlsplit(self.location).path.endswith(".json")
 
     @property
     def signing(self) -> str:
@@ -59,78 +71,133 @@ class Source:
         CatalogError
             If it cannot be read.
         """
-        try:
-            if self.is_api:
-                import pystac_client
+        access = self._access()
+        with _in_words(access):
+            client = self._client(access)
+            offered = client.get_collections() if client else self._root(access).get_all_collections()
+            return sorted({collection.id for collection in offered})
 
-                return sorted(c.id for c in pystac_client.Client.open(self.location).get_collections())
-            return sorted(c.id for c in self._root().get_all_collections())
-        except CatalogError:
-            raise
-        except Exception as error:
-            raise self._unreadable(error) from error
-
-    def items(self, collection: str, bounds: Bounds, interval: Interval | None) -> list[pystac.Item]:
-        """Items of a collection that meet a box and an interval, by id.
+    def items(
+        self, collection: str, boxes: Bounds | Sequence[Bounds], interval: Interval | None = None
+    ) -> list[pystac.Item]:
+        """Items of a collection that meet any of some boxes, and an interval, by id.
 
         Parameters
         ----------
         collection : str
             STAC collection.
-        bounds : (west, south, east, north)
+        boxes : (west, south, east, north) or sequence of them
             Degrees; ``west > east`` crosses the antimeridian.
         interval : (datetime, datetime) or None
-            UTC, both ends included; None for any time.
+            UTC, both ends included; an end that is None is open. None for any time.
 
         Raises
         ------
         CatalogError
-            If the catalogue cannot be read.
+            If the catalogue cannot be read, or does not give all that it has.
         """
-        boxes = split_bounds(bounds)
-        try:
-            found = self._search(collection, boxes, interval) if self.is_api else self._walk(collection)
-            items = {item.id: item for item in found if _meets(item, boxes, interval)}
-        except CatalogError:
-            raise
-        except Exception as error:
-            raise self._unreadable(error) from error
-        for item in items.values():
-            item.make_asset_hrefs_absolute()
+        given: list[Any] = [boxes] if isinstance(boxes[0], (int, float)) else list(boxes)
+        parts = [part for box in given for part in split_bounds(box)]
+        access = self._access()
+        with _in_words(access):
+            client = self._client(access)
+            found = self._search(client, collection, parts, interval) if client else self._walk(access, collection)
+            items = {item.id: item for item in found if _meets(item, parts, interval)}
+            for item in items.values():
+                item.make_asset_hrefs_absolute()
         return [items[key] for key in sorted(items)]
 
-    def _root(self) -> pystac.Catalog:
-        if not self.location.startswith("http") and not Path(self.location).is_file():
-            raise CatalogError(f"there is no catalogue at {self.location}", "give the path of its catalog.json")
-        return pystac.Catalog.from_file(self.location)
+    @property
+    def _on_web(self) -> bool:
+        return self.location.startswith(("http://", "https://"))
 
-    def _walk(self, collection: str) -> Iterator[pystac.Item]:
-        for child in self._root().get_all_collections():
+    def _access(self) -> Access:
+        if not self._on_web:
+            return Access(self.location)
+        # A token is for the user's own API: the known providers want none, and shall not see another's.
+        return Access.of(self.location, token=self.profile not in PROFILES.values())
+
+    def _client(self, access: Access) -> Client | None:
+        """A client of the API; None if there is none, but files."""
+        if not self.is_api:
+            return None
+        import warnings
+
+        import pystac_client
+        from pystac_client.warnings import PystacClientWarning
+
+        with warnings.catch_warnings():
+            # Whether it can be searched is asked below.
+            warnings.simplefilter("ignore", PystacClientWarning)
+            client = pystac_client.Client.open(
+                access.url, stac_io=access.api(), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
+            )
+        return client if client.get_search_link() else None
+
+    def _root(self, access: Access) -> pystac.Catalog:
+        if not self._on_web and not Path(self.location).is_file():
+            raise CatalogError(f"there is no catalogue at {self.location}", "give the path of its catalog.json")
+        return pystac.Catalog.from_file(access.url, stac_io=CatalogIO(access))
+
+    def _walk(self, access: Access, collection: str) -> Iterator[pystac.Item]:
+        for child in self._root(access).get_all_collections():
             if child.id == collection:
                 yield from child.get_items(recursive=True)
 
-    def _search(self, collection: str, boxes: Sequence[Bounds], interval: Interval | None) -> Iterable[pystac.Item]:
-        import pystac_client
-
-        client = pystac_client.Client.open(self.location)
+    def _search(
+        self, client: Client, collection: str, boxes: Sequence[Bounds], interval: Interval | None
+    ) -> Iterable[pystac.Item]:
         for box in boxes:
-            yield from client.search(collections=[collection], bbox=box, datetime=interval, limit=200).items()
+            for feature in self._features(client, collection, box, interval):
+                yield pystac.Item.from_dict(feature, preserve_dict=False, migrate=True)
 
-    def _unreadable(self, error: Exception) -> CatalogError:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    def _features(
+        self, client: Client, collection: str, box: Bounds, interval: Interval | None
+    ) -> list[dict[str, Any]]:
+        from pystac_client.exceptions import APIError
+
+        asked = {"collections": [collection], "bbox": box, "datetime": _whole_seconds(interval)}
+        for limit in PAGES[:-1]:
+            try:
+                return self._pages(client, limit, **asked)
+            except APIError as error:
+                if getattr(error, "status_code", None) not in _TOO_LARGE:
+                    raise
+        return self._pages(client, PAGES[-1], **asked)
+
+    def _pages(self, client: Client, limit: int, **asked: Any) -> list[dict[str, Any]]:
+        """All pages of a search, none of them missing."""
+        features: dict[str, dict[str, Any]] = {}
+        # GET, which every API must answer; some refuse POST, and few proxies repeat it.
+        for page in client.search(method="GET", limit=limit, **asked).pages_as_dicts():
+            received = page["features"]
+            known = len(features)
+            features.update((feature["id"], feature) for feature in received)
+            if received and len(features) == known:
+                raise self._partial("a page comes twice")
+            matched = page.get("numberMatched", page.get("context", {}).get("matched"))
+            ends = not any(link.get("rel") == "next" for link in page.get("links", []))
+            # Counts may be estimates; but a full page that none follows, with more to come, was cut off.
+            if ends and len(received) >= limit and matched is not None and matched > len(features):
+                raise self._partial(f"it has {matched} items, and gives {len(features)}")
+        return list(features.values())
+
+    def _partial(self, reason: str) -> CatalogError:
         return CatalogError(
-            f"the catalogue {self} cannot be read ({_hushed(reason, self.location)})",
-            "check the path or URL, the network, and that it is STAC",
+            f"the catalogue {self} does not give all that it found ({reason})",
+            "its paging is broken: tell its operator, or ask for a shorter interval",
         )
 
 
-def _hushed(reason: str, location: str) -> str:
-    """A reason without what a URL might give away: clients quote its path and query on their own."""
-    parts = urlsplit(location)
-    secrets = [parts.query, parts.username or "", parts.password or ""]
-    for secret in filter(None, secrets):
-        reason = reason.replace(secret, "...")
-    return reason
+@contextmanager
+def _in_words(access: Access) -> Iterator[None]:
+    """Turn whatever clients raise into a `CatalogError`, and not chained: what lies behind may quote a token."""
+    try:
+        yield
+    except GlaciercubeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - raised again, but not from it
+        raise access.failure(error) from None
 
 
 def open_source(catalog: str | Path) -> Source:
@@ -163,16 +230,28 @@ def open_source(catalog: str | Path) -> Source:
     return Source(str(path.resolve()))
 
 
-def split_bounds(bounds: Bounds) -> list[Bounds]:
-    """Cut geographic bounds that cross the antimeridian into two boxes."""
-    west, south, east, north = bounds
-    if west <= east:
-        return [bounds]
-    return [(west, south, 180.0, north), (-180.0, south, east, north)]
+def _whole_seconds(interval: Interval | None) -> Interval | None:
+    """The interval, its end moved up: clients cut fractions of a second off, and the last items with them."""
+    if interval is None or interval == (None, None):
+        return None
+    first, last = interval
+    return first, last and last.replace(microsecond=0) + dt.timedelta(seconds=1)
 
 
 def _meets(item: pystac.Item, boxes: Sequence[Bounds], interval: Interval | None) -> bool:
-    if interval is not None and not interval[0] <= item_time(item) <= interval[1]:
+    first, last = interval or (None, None)
+    when = item_time(item) if interval else None
+    if when is not None and ((first is not None and when < first) or (last is not None and when > last)):
         return False
-    footprint = shapely.geometry.shape(item.geometry) if item.geometry else shapely.box(*(item.bbox or (0, 0, 0, 0)))
-    return any(footprint.intersects(shapely.box(*box)) for box in boxes)
+    return footprint_meets(_footprint(item), boxes)
+
+
+def _footprint(item: pystac.Item) -> BaseGeometry:
+    if item.geometry:
+        return shapely.geometry.shape(item.geometry)
+    if item.bbox:
+        # Two or three dimensions.
+        half = len(item.bbox) // 2
+        west, south, east, north = (*item.bbox[:2], *item.bbox[half : half + 2])
+        return shapely.union_all([shapely.box(*part) for part in split_bounds((west, south, east, north))])
+    return shapely.Polygon()
