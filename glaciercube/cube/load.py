@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import xarray as xr
 
 from glaciercube.catalog import Scenes
-from glaciercube.cube import backend_odc
+from glaciercube.cube import backend_odc, backend_stackstac
 from glaciercube.cube.ground import load_ground
+from glaciercube.cube.request import Backend
 from glaciercube.cube.series import load_series
 from glaciercube.errors import CubeError, require
 from glaciercube.region import Region
@@ -25,13 +27,25 @@ class LoadOptions:
     ----------
     cell : int
         Side of a lattice cell in pixels. Every read is of whole cells anchored at the grid's origin, so that a pixel
-        has one value whichever block asks for it.
+        has one value whichever block asks for it. Regions whose grids have different origins have different cells: on
+        the files' own grid their common pixels are equal, elsewhere they agree as well as GDAL's warp does, which
+        places a pixel within an eighth of a pixel.
+    backend : str
+        ``"odc"`` (odc-stac) or ``"stackstac"``, which must be installed. Both lay out layers, mosaics and chunks, and
+        read each cell with the same `glaciercube.cube.warp.warp_onto`: their pixels are equal bit for bit, on the
+        files' own grid and on any other. stackstac's own reader, which is not used, would differ elsewhere, since it
+        leaves the choice of the overview to GDAL.
     """
 
     cell: int = 256
+    backend: Literal["odc", "stackstac"] = "odc"
 
     def __post_init__(self) -> None:
         require(self.cell >= 1, f"cell {self.cell} is not a number of pixels", "give 1 or more, such as 256")
+        require(self.backend in _BACKENDS, f"there is no backend {self.backend!r}", f"choose {' or '.join(_BACKENDS)}")
+
+
+_BACKENDS: dict[str, Backend] = {"odc": backend_odc.read, "stackstac": backend_stackstac.read}
 
 
 def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> xr.DataTree:
@@ -60,13 +74,15 @@ def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> 
         If a scene lacks a required band.
     CubeError
         If there are no scenes.
+    ConfigError
+        If the backend is not installed.
     """
     options = options or LoadOptions()
     if not len(scenes):
         raise CubeError("there are no scenes to load", "run find with a wider interval or region")
-    nodes: dict[str, xr.Dataset] = {}
+    backend, nodes = _BACKENDS[options.backend], dict[str, xr.Dataset]()
     for name in scenes.sensors:
         sensor = get_sensor(name)
         lay = load_ground if sensor.static else load_series
-        nodes[sensor.node] = lay(sensor, scenes.of(name), region.geobox, options.cell, backend_odc.read)
+        nodes[sensor.node] = lay(sensor, scenes.of(name), region.geobox, options.cell, backend)
     return xr.DataTree.from_dict(nodes, name=region.name)
