@@ -3,23 +3,59 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import dask.array as da
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 from glaciercube.catalog import Scenes
-from glaciercube.cube.north import grid_north
-from glaciercube.cube.request import Backend, requests
+from glaciercube.cube.interpolate import MEASURED, SEA_LEVEL, VOID, Rows, Window, interpolate
+from glaciercube.cube.native import Mosaic, Native, WindowPlan, chunks_of, direct_elevation, lay_out, open_native
+from glaciercube.cube.north import lonlat, north_at
+from glaciercube.cube.request import Backend
 from glaciercube.cube.terrain import TERRAIN_HALO, terrain_variables
+from glaciercube.cube.tiles import METRES_PER_DEGREE
+from glaciercube.region import geographic_bounds
+from glaciercube.region.bounds import search_boxes
 from glaciercube.sensors import Sensor
 
 __all__ = ["load_ground"]
 
+_VARIABLES: dict[str, dict[str, Any]] = {
+    "elevation": {
+        "units": "m",
+        "standard_name": "height_above_geopotential_datum",
+        "long_name": "elevation",
+        "geoid": "EGM2008 (EPSG:3855)",
+    },
+    "slope": {"units": "degree", "long_name": "slope of the surface"},
+    "aspect_sin": {"units": "1", "long_name": "sine of the downslope direction, clockwise from true north"},
+    "aspect_cos": {"units": "1", "long_name": "cosine of the downslope direction, clockwise from true north"},
+    "curvature": {"units": "m-1", "long_name": "Laplacian of elevation, positive in hollows"},
+    "dem_flags": {
+        "long_name": "where the elevation comes from",
+        "flag_masks": np.array([MEASURED, SEA_LEVEL, VOID], dtype="uint8"),
+        "flag_meanings": "measured sea_level_without_tile void",
+    },
+}
+# Native pixels that interpolation may reach beyond a point, and as many to spare.
+_REACH = 4
+
 
 def load_ground(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backend: Backend) -> xr.Dataset:
     """Lay the elevation model on the grid, with slope, aspect and curvature, lazily.
+
+    Tiles are read pixel by pixel as they are stored and interpolated as one surface, so that their edges and the
+    latitudes where their spacing changes leave no trace. A degree without a tile is the open sea, at 0 m, if every tile
+    that the region meets beside it looks on it from sea level; otherwise it is a gap of the archive, and NaN.
 
     Parameters
     ----------
@@ -37,56 +73,164 @@ def load_ground(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backe
     Returns
     -------
     Dataset (y, x)
-        float32, NaN where unknown; see `glaciercube.cube.load`.
+        ``elevation slope aspect_sin aspect_cos curvature`` float32, NaN where unknown, and ``dem_flags`` uint8; see
+        `glaciercube.cube.load`.
     """
-    margin = TERRAIN_HALO
-    padded = geobox.pad(margin)
-    # Tiles say different dates and make one surface.
-    surfaces = [
-        sensor.decode(backend(request).isel(time=0, drop=True), xr.DataArray(0.0))["elevation"]
-        for request in requests(sensor, scenes, padded, cell)
-    ]
-    elevation = surfaces[0]
-    for other in surfaces[1:]:
-        elevation = elevation.fillna(other)
-    # Read with its margin in place, so that slopes at the grid's edge see their neighbours.
-    inside = {"y": slice(margin, -margin), "x": slice(margin, -margin)}
-    chunks = {"y": cell, "x": cell}
-    terrain: dict[str, xr.DataArray] = {"elevation": elevation}
-    derived = elevation.data.map_overlap(
-        _terrain_stack,
-        depth={0: margin, 1: margin},
-        boundary=np.nan,
-        resolution=float(abs(geobox.resolution.x)),
-        new_axis=0,
-        chunks=(len(_TERRAIN), *elevation.data.chunks),
-        dtype="float32",
-        meta=np.empty((0, 0, 0), dtype="float32"),
-        trim=False,
-    )
-    for index, (name, (units, text)) in enumerate(_TERRAIN.items()):
-        terrain[name] = elevation.copy(data=derived[index]).assign_attrs(units=units, long_name=text)
-        terrain[name].attrs.pop("standard_name", None)
-    dataset = xr.Dataset({name: variable.isel(inside).chunk(chunks) for name, variable in terrain.items()})
-    north = grid_north(geobox, cell)
-    sine, cosine = dataset["aspect_sin"], dataset["aspect_cos"]
-    # The sun's azimuth counts from true north, and so must the aspect: on polar grids they differ by any angle.
-    dataset["aspect_sin"] = sine.copy(data=sine.data * north[1] - cosine.data * north[0])
-    dataset["aspect_cos"] = cosine.copy(data=cosine.data * north[1] + sine.data * north[0])
+    stack = _stack(sensor, scenes, geobox, cell, backend)
+    coords = xr_coords(geobox)
+    dims = geobox.dims
+    variables = {
+        name: xr.DataArray(stack[index], dims=dims, coords=coords, attrs=dict(attrs))
+        for index, (name, attrs) in enumerate(_VARIABLES.items())
+    }
+    variables["dem_flags"] = variables["dem_flags"].astype("uint8")
+    for variable in variables.values():
+        variable.encoding["grid_mapping"] = "spatial_ref"
     epochs = sorted({json.loads(text)["epoch"] for text in scenes.table["notes"]})
-    return dataset.assign_attrs(epoch="/".join(epochs))
+    return xr.Dataset(variables, attrs={"epoch": "/".join(epochs)})
 
 
-_TERRAIN: dict[str, tuple[str, str]] = {
-    "slope": ("degree", "slope of the surface"),
-    "aspect_sin": ("1", "sine of the downslope direction, clockwise from true north"),
-    "aspect_cos": ("1", "cosine of the downslope direction, clockwise from true north"),
-    "curvature": ("m-1", "Laplacian of elevation, positive in hollows"),
-}
+@dataclass(frozen=True)
+class _Job:
+    """What one block of the ground is made of, but for the pixels.
+
+    Attributes
+    ----------
+    geobox : GeoBox
+        The whole grid, by which pixels are placed: their coordinates are then the same whichever block asks.
+    rows, columns : range
+        Of the block, with its halo; the first may be -1.
+    samples : int
+        Samples along each side of a pixel.
+    layers : tuple of (Rows, tuple of WindowPlan)
+        The first that knows a pixel wins.
+    direct : Mosaic or None
+        What the backend laid on the grid itself, which comes last.
+    """
+
+    geobox: GeoBox
+    rows: range
+    columns: range
+    samples: int
+    layers: tuple[tuple[Rows, tuple[WindowPlan, ...]], ...]
+    direct: Mosaic | None
+
+    def points(self, row: float, column: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Map coordinates (metres) of a point within every pixel, by its offset from the upper left corner."""
+        a = self.geobox.affine
+        x, y = np.meshgrid(
+            a.c + a.a * (np.arange(self.columns.start, self.columns.stop) + column),
+            a.f + a.e * (np.arange(self.rows.start, self.rows.stop) + row),
+        )
+        return x.ravel(), y.ravel()
 
 
-def _terrain_stack(block: np.ndarray[Any, Any], resolution: float) -> np.ndarray[Any, Any]:
-    found = terrain_variables(block, resolution)
-    stack = np.stack([found[name] for name in _TERRAIN])
+def _stack(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backend: Backend) -> Any:
+    """All variables on the grid: (variable, y, x) float32 dask array in blocks of a cell."""
+    resolution = float(abs(geobox.resolution.x))
+    padded = geobox.pad(TERRAIN_HALO)
+    assets = [bands["elevation"].asset for bands in scenes.bands()]
+    layout, samples, others = lay_out(scenes.items(), assets, search_boxes(padded, _margin(resolution)), resolution)
+    native = [open_native(layer, sensor, scenes, backend) for layer in layout]
+    direct = direct_elevation(sensor, scenes, others, padded, cell, backend) if others else None
+    graph: dict[Any, Any] = {}
+    name = f"ground-{tokenize(sorted(scenes.table['id']), geobox, cell, [n.name for n in native])}"
+    blocks = [_ranges(size, cell) for size in geobox.shape]
+    for i, rows in enumerate(blocks[0]):
+        for j, columns in enumerate(blocks[1]):
+            job, keys = _plan(geobox, (rows, columns), samples, native, direct)
+            graph[name, 0, i, j] = (_block, job, keys, [[sea.key for sea in layer.sea] for layer in native])
+    sources = [array for layer in native for _, array in layer.strips if array is not None]
+    sources += [sea for layer in native for sea in layer.sea] + ([direct] if direct is not None else [])
+    chunks = ((len(_VARIABLES),), *(tuple(len(r) for r in ranges) for ranges in blocks))
+    layered = HighLevelGraph.from_collections(name, graph, dependencies=sources)
+    return da.Array(layered, name, chunks, dtype="float32", meta=np.empty((0, 0, 0), dtype="float32"))
+
+
+def _plan(
+    geobox: GeoBox, block: tuple[range, range], samples: int, native: Sequence[Native], direct: Any
+) -> tuple[_Job, list[list[Any]]]:
+    """What a block needs: the plan, and the keys of the chunks by window, those of `direct` last."""
+    rows, columns = (range(r.start - TERRAIN_HALO, r.stop + TERRAIN_HALO) for r in block)
+    extent = geobox[block[0].start : block[0].stop, block[1].start : block[1].stop].pad(TERRAIN_HALO)
+    resolution = float(abs(geobox.resolution.x))
+    bounds = geographic_bounds(extent, _margin(resolution))
+    plans = [layer.plan(bounds) for layer in native]
+    keys = [chunk for plan in plans for _, chunk in plan]
+    mosaic = None
+    if direct is not None:
+        # The array begins one halo before the grid does.
+        shifted = [(r.start + TERRAIN_HALO, r.stop + TERRAIN_HALO) for r in (rows, columns)]
+        mosaic, chunks = chunks_of(direct, (*shifted[0], *shifted[1]))
+        keys.append(chunks)
+    layers = tuple((layer.rows, tuple(w for w, _ in plan)) for layer, plan in zip(native, plans, strict=True))
+    return _Job(geobox, rows, columns, samples, layers, mosaic), keys
+
+
+def _margin(resolution: float) -> float:
+    """Metres around a block from which its pixels may be interpolated."""
+    return _REACH * max(resolution, METRES_PER_DEGREE / 3600)
+
+
+def _ranges(length: int, step: int) -> list[range]:
+    return [range(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _block(
+    job: _Job, chunks: Sequence[Sequence[npt.NDArray[np.float32]]], sea: Sequence[Sequence[bool]]
+) -> npt.NDArray[np.float32]:
+    """Compute one block: (variable, y, x) float32."""
+    shape = (len(job.rows), len(job.columns))
+    elevation, kinds = _elevation(job, chunks, sea)
+    found = terrain_variables(elevation.reshape(shape), float(abs(job.geobox.resolution.x)))
+    north = north_at(job.geobox, *job.points(0.5, 0.5)).reshape(2, *shape)
+    # The sun's azimuth counts from true north, and so must the aspect: on polar grids they differ by any angle.
+    sine = found["aspect_sin"] * north[1] - found["aspect_cos"] * north[0]
+    cosine = found["aspect_cos"] * north[1] + found["aspect_sin"] * north[0]
+    layers = {**found, "elevation": elevation.reshape(shape), "aspect_sin": sine, "aspect_cos": cosine}
+    layers["dem_flags"] = kinds.reshape(shape).astype(np.float32)
     m = TERRAIN_HALO
-    return stack[:, m:-m, m:-m]
+    return np.stack([layers[name][m:-m, m:-m] for name in _VARIABLES]).astype(np.float32)
+
+
+def _elevation(
+    job: _Job, chunks: Sequence[Sequence[npt.NDArray[np.float32]]], sea: Sequence[Sequence[bool]]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Elevation (n,) float32 of the pixels of a block with its halo, and what they rest on: uint8."""
+    remaining = iter(chunks)
+    layers = [
+        (rows, [plan.build(next(remaining), states) for plan in plans])
+        for (rows, plans), states in zip(job.layers, sea, strict=True)
+    ]
+    count = len(job.rows) * len(job.columns)
+    total, known = np.zeros(count), np.zeros(count)
+    kinds = np.zeros(count, dtype=np.uint8)
+    offsets = (np.arange(job.samples) + 0.5) / job.samples
+    for row in offsets:
+        for column in offsets:
+            value, kind = _sample(layers, *lonlat(job.geobox, *job.points(row, column)))
+            total += np.nan_to_num(value)
+            known += np.isfinite(value)
+            kinds |= kind
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # A pixel of which less than half is known is not.
+        elevation = np.where(2 * known >= job.samples**2, total / known, np.nan).astype(np.float32)
+    if job.direct is not None:
+        laid = job.direct.build(next(remaining)).ravel()
+        fill = np.isnan(elevation) & np.isfinite(laid)
+        elevation[fill], kinds[fill] = laid[fill], MEASURED
+    return elevation, kinds
+
+
+def _sample(
+    layers: Sequence[tuple[Rows, Sequence[Window]]],
+    longitude: npt.NDArray[np.float64],
+    latitude: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8]]:
+    value = np.full(longitude.shape, np.nan)
+    kind = np.full(longitude.shape, VOID, dtype=np.uint8)
+    for rows, windows in layers:
+        need = np.isnan(value)
+        if need.any():
+            value[need], kind[need] = interpolate(windows, rows, longitude[need], latitude[need])
+    return value, kind

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -10,9 +11,11 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
-__all__ = ["grid_north"]
+__all__ = ["grid_north", "lonlat", "north_at"]
 
-# Degrees of latitude stepped towards the pole to see where it lies.
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+# Degrees of latitude stepped towards the equator, which is there even at a pole, to see where the meridian leads.
 _STEP = 1e-4
 
 
@@ -24,7 +27,7 @@ def grid_north(geobox: GeoBox, cell: int) -> Any:
     geobox : GeoBox
         A metric grid.
     cell : int
-        Side of a block in pixels; within one the direction is interpolated between its corners.
+        Side of a block in pixels.
 
     Returns
     -------
@@ -37,27 +40,47 @@ def grid_north(geobox: GeoBox, cell: int) -> Any:
     )
 
 
+def north_at(geobox: GeoBox, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Direction of true north at points of a map.
+
+    Parameters
+    ----------
+    geobox : GeoBox
+        Whose CRS.
+    x, y : (n,) float64
+        Map coordinates, metres.
+
+    Returns
+    -------
+    (2, n) float64
+        Sine and cosine of its azimuth, clockwise from the map's y axis; along the meridian of 0 at a pole.
+    """
+    longitude, latitude = lonlat(geobox, x, y)
+    side = np.where(latitude > 0, 1.0, -1.0)
+    there = _to_map(str(geobox.crs)).transform(longitude, latitude - side * _STEP)
+    # Towards the pole of this hemisphere, which in the south is away from north.
+    east, north = side * (x - there[0]), side * (y - there[1])
+    return np.asarray(np.stack([east, north]) / np.hypot(east, north))
+
+
+def lonlat(geobox: GeoBox, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Longitude and latitude (degrees) of points of a map (metres)."""
+    longitude, latitude = _to_map(str(geobox.crs)).transform(x, y, direction="INVERSE")
+    return np.asarray(longitude), np.asarray(latitude)
+
+
+@lru_cache(maxsize=16)
+def _to_map(crs: str) -> Transformer:
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+
+
 def _chunks(length: int, step: int) -> tuple[int, ...]:
     return tuple(min(step, length - start) for start in range(0, length, step))
 
 
 def _block(geobox: GeoBox, block_info: Any = None) -> npt.NDArray[np.float32]:
     (y0, y1), (x0, x1) = block_info[None]["array-location"][1:]
-    corners = np.array([_north(geobox, x, y) for y in (y0, y1) for x in (x0, x1)]).reshape(2, 2, 2)
-    down = np.linspace(0, 1, y1 - y0)[:, None, None]
-    across = np.linspace(0, 1, x1 - x0)[None, :, None]
-    left, right = (corners[0, i] * (1 - down) + corners[1, i] * down for i in (0, 1))
-    both = left * (1 - across) + right * across
-    unit = both / np.linalg.norm(both, axis=-1, keepdims=True)
-    out: npt.NDArray[np.float32] = np.moveaxis(unit, -1, 0).astype(np.float32)
-    return out
-
-
-def _north(geobox: GeoBox, column: float, row: float) -> tuple[float, float]:
-    to_map = Transformer.from_crs("EPSG:4326", str(geobox.crs), always_xy=True)
-    x, y = geobox.affine @ (column, row)
-    longitude, latitude = to_map.transform(x, y, direction="INVERSE")
-    towards = to_map.transform(longitude, min(latitude + _STEP, 90.0))
-    east, north = towards[0] - x, towards[1] - y
-    length = float(np.hypot(east, north)) or 1.0
-    return east / length, north / length
+    column, row = np.meshgrid(np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
+    a = geobox.affine
+    found = north_at(geobox, (a.c + a.a * column).ravel(), (a.f + a.e * row).ravel())
+    return found.reshape(2, y1 - y0, x1 - x0).astype(np.float32)
