@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from glaciercube.cube.compose import compose
+from glaciercube.cube.coverage import coverage
 from glaciercube.cube.load import LoadOptions, load
+from glaciercube.cube.masks import MaskOptions, looks_like_ice
 from glaciercube.cube.schedule import ComposeOptions, Row, schedule
 from glaciercube.cube.statistics import nan_median
 
-__all__ = ["ComposeOptions", "LoadOptions", "Row", "compose", "load", "nan_median", "schedule"]
+__all__ = [
+    "ComposeOptions",
+    "LoadOptions",
+    "MaskOptions",
+    "Row",
+    "compose",
+    "coverage",
+    "load",
+    "looks_like_ice",
+    "nan_median",
+    "schedule",
+]

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from glaciercube.cube.masks import CLEAR_FLAGS, FLAG_CLOUD, FLAG_OBSERVED, FLAG_SHADOW, FLAG_SNOW, optical_flags
 from glaciercube.cube.schedule import ComposeOptions, Row, schedule
 from glaciercube.cube.statistics import nan_median
 from glaciercube.cube.terrain import hillshade
 from glaciercube.errors import CubeError
-from glaciercube.sensors import OPTICAL_BANDS, SCL_CLOUD, SCL_SHADOW, decibel
+from glaciercube.sensors import decibel
+from glaciercube.sensors.sentinel1 import POLARIZATIONS
+from glaciercube.sensors.sentinel2 import CLOUD_LAYERS
 
 __all__ = ["CLEAR_FLAGS", "FLAG_CLOUD", "FLAG_OBSERVED", "FLAG_SHADOW", "FLAG_SNOW", "compose"]
 
-# Bits of the cube variable `optical_flags`.
-FLAG_OBSERVED, FLAG_CLOUD, FLAG_SHADOW, FLAG_SNOW = 1, 2, 4, 8
-CLEAR_FLAGS = FLAG_CLOUD | FLAG_SHADOW
-_SCL_SNOW = 11
-_RADAR = ("vv", "vh")
+# What a companion says of its pass, kept beside its age.
+_ORBIT = ("orbit_state", "relative_orbit")
+_SUN = ("sun_azimuth", "sun_elevation")
 
 
 def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> xr.Dataset:
@@ -29,22 +30,26 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     Parameters
     ----------
     tree : DataTree
-        From `load`.
+        From `load`, or made by hand: nodes ``sentinel2``, ``sentinel1`` and ``terrain`` with the variables that `load`
+        gives them, as many as there are.
     options : ComposeOptions or str or None
         A string stands for ``ComposeOptions(every=...)``.
 
     Returns
     -------
     Dataset
-        (time, y, x): optical bands, ``optical_flags`` (uint8 bits: 1 observed, 2 cloud, 4 cloud shadow, 8 snow),
-        ``hillshade`` where sun and terrain are known, ``vv vh vv_db vh_db``; (y, x): terrain variables; (time):
-        ``sentinel1_age`` in days (companion minus observation; NaN where there is none). In windows ``time`` is their
-        start, with ``time_bnds``. float32, NaN where there is no data.
+        (time, y, x): optical bands, ``optical_flags`` (uint8 bits: 1 observed, 2 cloud, 4 cloud shadow, 8 snow, 64
+        called cloud and recovered as ice) and what they were made from (``scl``, ``cloud_probability``,
+        ``snow_probability``), ``hillshade`` where sun and terrain are known, ``vv vh vv_db vh_db``; (y, x): terrain
+        variables; (time): ``sentinel1_age`` in days (companion minus observation; NaN where there is none), and
+        ``sentinel1_orbit_state`` and ``sentinel1_relative_orbit`` of the companion where they are known. In windows
+        ``time`` is their start, with ``time_bnds``. float32, NaN where there is no data.
 
     Raises
     ------
     CubeError
-        If the tree has no node that glaciercube knows, or the option is unknown.
+        If the tree has no node that glaciercube knows, the option is unknown, or a layer is missing that the masks ask
+        for.
     """
     if not isinstance(options, ComposeOptions):
         options = ComposeOptions(every=options or "observation")  # type: ignore[arg-type]
@@ -52,15 +57,24 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     if not nodes:
         raise CubeError("the tree has neither sentinel2, sentinel1 nor terrain", "load at least one sensor")
     if "sentinel2" in nodes:
-        nodes["sentinel2"] = _with_flags(nodes["sentinel2"])
+        nodes["sentinel2"] = nodes["sentinel2"].assign(optical_flags=optical_flags(nodes["sentinel2"], options.mask))
+    if "sentinel1" in nodes:
+        nodes["sentinel1"] = _with_decibels(nodes["sentinel1"])
     dynamic = {name: node for name, node in nodes.items() if name != "terrain"}
     if not dynamic:
         return _static_only(nodes["terrain"])
-    rows = schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options)
+    coverage = {name: node["coverage"].to_numpy() for name, node in dynamic.items() if "coverage" in node.coords}
+    rows = schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options, coverage)
     cube = _on_observations(dynamic, rows) if options.every == "observation" else _in_windows(dynamic, rows)
     if "terrain" in nodes:
         cube = _with_terrain(cube, nodes["terrain"])
     return cube.transpose("time", "y", "x", ...).assign_attrs(_attributes(nodes, options))
+
+
+def _with_decibels(radar: xr.Dataset) -> xr.Dataset:
+    """Decibels beside power, where a tree made by hand has none."""
+    missing = [name for name in POLARIZATIONS if name in radar and f"{name}_db" not in radar]
+    return radar.assign({f"{name}_db": decibel(radar[name]).assign_attrs(units="dB") for name in missing})
 
 
 def _attributes(nodes: dict[str, xr.Dataset], options: ComposeOptions) -> dict[Hashable, Any]:
@@ -70,21 +84,6 @@ def _attributes(nodes: dict[str, xr.Dataset], options: ComposeOptions) -> dict[H
     if "terrain" in nodes:
         attrs["terrain_epoch"] = nodes["terrain"].attrs.get("epoch", "")
     return attrs
-
-
-def _with_flags(optical: xr.Dataset) -> xr.Dataset:
-    observed = optical["red"].notnull()
-    flags = observed.astype("uint8") * np.uint8(FLAG_OBSERVED)
-    if "scl" in optical:
-        scl = optical["scl"]
-        for classes, bit in ((SCL_CLOUD, FLAG_CLOUD), (SCL_SHADOW, FLAG_SHADOW), ((_SCL_SNOW,), FLAG_SNOW)):
-            flags = flags | (scl.isin(classes) & observed).astype("uint8") * np.uint8(bit)
-    flags = flags.assign_attrs(
-        long_name="state of the optical observation",
-        flag_masks=np.array([FLAG_OBSERVED, FLAG_CLOUD, FLAG_SHADOW, FLAG_SNOW], "uint8"),
-        flag_meanings="observed cloud cloud_shadow snow",
-    )
-    return optical.drop_vars("scl", errors="ignore").assign(optical_flags=flags)
 
 
 def _on_observations(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
@@ -99,9 +98,26 @@ def _on_observations(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Data
         ]
         # A row without a companion borrows the first one's shape and none of its values.
         near = xr.DataArray(np.array(index) >= 0, dims="time", coords={"time": times})
-        companion = node.isel(time=np.maximum(index, 0)).assign_coords(time=times).where(near)
-        cube = cube.assign(companion.data_vars)
+        companion = node.isel(time=np.maximum(index, 0)).assign_coords(time=times)
+        own = [coord for coord in companion.coords if coord != "time" and "time" in companion[coord].dims]
+        cube = cube.assign(companion.drop_vars(own).map(_only_where, keep_attrs=True, near=near).data_vars)
+        cube = cube.assign_coords(
+            {f"{name}_{coord}": _only_where(companion[coord], near) for coord in _named(companion)}
+        )
     return cube.assign(_ages(rows, leading, companions))
+
+
+def _only_where(variable: xr.DataArray, near: xr.DataArray) -> xr.DataArray:
+    if "time" not in variable.dims:
+        return variable
+    # Flags are unsigned, and their "nothing was there" is 0; a name's is empty.
+    fill: Any = {"u": 0, "b": False, "U": "", "O": ""}.get(variable.dtype.kind, np.nan)
+    kept = variable.where(near, fill)
+    return kept.astype(variable.dtype) if variable.dtype.kind in "ub" else kept
+
+
+def _named(node: xr.Dataset) -> list[str]:
+    return [name for name in _ORBIT if name in node.coords and node[name].dims == ("time",)]
 
 
 def _in_windows(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
@@ -120,7 +136,7 @@ def _in_windows(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
         # Flags are integers, whose "nothing was there" is 0 and not NaN.
         fill: Any = {"optical_flags": np.uint8(0)} if "optical_flags" in joined else np.nan
         joined = joined.reindex(time=windows, fill_value=fill)
-        parts.append(joined.set_coords([sun for sun in ("sun_azimuth", "sun_elevation") if sun in joined]))
+        parts.append(joined.set_coords([sun for sun in _SUN if sun in joined]))
     cube = xr.merge(parts, combine_attrs="override", compat="override", join="outer")
     leading, *companions = dynamic
     bounds = np.array([[row.time, row.end] for row in rows]).astype(windows.dtype)
@@ -141,7 +157,8 @@ def _ages(rows: list[Row], leading: str, companions: list[str]) -> dict[str, xr.
 def _clear_median(node: xr.Dataset) -> xr.Dataset:
     flags = node["optical_flags"]
     clear = ((flags & FLAG_OBSERVED) > 0) & ((flags & CLEAR_FLAGS) == 0)
-    reduced = _median(node[[name for name in OPTICAL_BANDS if name in node]].where(clear))
+    state = {"optical_flags", *CLOUD_LAYERS}
+    reduced = _median(node[[name for name in node.data_vars if name not in state]].where(clear))
     # Clear at least once: what remains of the flags is snow by majority; never clear: whatever hid it.
     snow = (((flags & FLAG_SNOW) > 0) & clear).sum("time") * 2 > clear.sum("time")
     once = clear.any("time")
@@ -152,6 +169,8 @@ def _clear_median(node: xr.Dataset) -> xr.Dataset:
 
 
 def _mean_sun(node: xr.Dataset) -> dict[str, np.float32]:
+    if not set(_SUN) <= set(node.coords):
+        return {}
     azimuth = np.radians(node["sun_azimuth"].to_numpy())
     # Azimuths are averaged on the circle: 359 and 1 degree make 0, not 180.
     mean = np.degrees(np.arctan2(np.sin(azimuth).mean(), np.cos(azimuth).mean())) % 360.0
@@ -159,7 +178,7 @@ def _mean_sun(node: xr.Dataset) -> dict[str, np.float32]:
 
 
 def _power_median(node: xr.Dataset) -> xr.Dataset:
-    bands = [name for name in _RADAR if name in node]
+    bands = [name for name in POLARIZATIONS if name in node]
     reduced = _median(node[bands])
     for name in bands:
         # Decibels are taken after the statistics, which belong to power.

@@ -1,15 +1,16 @@
-"""Which acquisitions make which row of the time axis; decided from times alone, before any pixel is read."""
+"""Which acquisitions make which row of the time axis; decided from times and footprints, before any pixel is read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from glaciercube.cube.masks import MaskOptions
 from glaciercube.errors import CubeError, require
 
 __all__ = ["ComposeOptions", "Row", "Times", "schedule"]
@@ -30,15 +31,23 @@ class ComposeOptions:
         ``"observation"``: the dates of the leading sensor (Sentinel-2, else Sentinel-1); ``"month"``, ``"season"``,
         ``"year"``: the median of clear pixels in calendar windows (a southern ablation season falls into two years).
     max_age : float
-        Days; in ``observation``, a companion further away in time than this is not used. The nearest in time is taken,
-        whatever part of the region it covers.
+        Days; in ``observation``, a companion further away in time than this is not used. The nearest in time is taken.
+    min_coverage : float
+        Share of the region, 0 to 1. A companion whose footprint covers less is passed over where another within
+        `max_age` covers as much; where none does, the nearest is taken all the same.
+    mask : MaskOptions
+        What counts as hidden by cloud.
     """
 
     every: Literal["observation", "month", "season", "year"] = "observation"
     max_age: float = 30.0
+    min_coverage: float = 0.5
+    mask: MaskOptions = field(default_factory=MaskOptions)
 
     def __post_init__(self) -> None:
         require(self.max_age >= 0, f"max_age {self.max_age} is not a number of days", "give 0 or more")
+        fine = 0 <= self.min_coverage <= 1
+        require(fine, f"min_coverage {self.min_coverage} is not a share", "give 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,11 @@ class Row:
         return float((means[0] - means[1]) / pd.Timedelta(days=1))
 
 
-def schedule(axes: Mapping[str, Times], options: ComposeOptions) -> list[Row]:
+def schedule(
+    axes: Mapping[str, Times],
+    options: ComposeOptions,
+    coverage: Mapping[str, npt.NDArray[np.floating[Any]]] | None = None,
+) -> list[Row]:
     """Lay the acquisitions of several sensors on one time axis.
 
     Parameters
@@ -76,6 +89,9 @@ def schedule(axes: Mapping[str, Times], options: ComposeOptions) -> list[Row]:
         Node name -> acquisition times (datetime64, ascending); the first leads.
     options : ComposeOptions
         How they meet.
+    coverage : mapping or None
+        Node name -> share of the region that each acquisition covers (`glaciercube.cube.coverage`); what is not known
+        counts as all of it.
 
     Returns
     -------
@@ -92,19 +108,25 @@ def schedule(axes: Mapping[str, Times], options: ComposeOptions) -> list[Row]:
     if not axes or not any(len(times) for times in axes.values()):
         raise CubeError("there is no acquisition to compose", "load at least one sensor")
     if options.every == "observation":
-        return _observations(axes, options.max_age)
+        return _observations(axes, options, coverage or {})
     return _windows(axes, _WINDOWS[options.every])
 
 
-def _observations(axes: Mapping[str, Times], max_age: float) -> list[Row]:
+def _observations(
+    axes: Mapping[str, Times], options: ComposeOptions, coverage: Mapping[str, npt.NDArray[np.floating[Any]]]
+) -> list[Row]:
     leading, *companions = axes
     rows = []
     for time in axes[leading]:
         members: dict[str, tuple[np.datetime64, ...]] = {leading: (time,)}
         for name in companions:
             days = np.abs((axes[name] - time) / np.timedelta64(1, "D"))
-            if days.size and days.min() <= max_age:
-                members[name] = (axes[name][days.argmin()],)
+            within = days <= options.max_age
+            if not within.any():
+                continue
+            covers = within & (coverage.get(name, np.ones(days.size)) >= options.min_coverage)
+            candidates = covers if covers.any() else within
+            members[name] = (axes[name][np.where(candidates, days, np.inf).argmin()],)
         rows.append(Row(time, None, members))
     return rows
 

@@ -14,9 +14,22 @@ import xarray as xr
 
 from glaciercube.sensors.base import Band, SceneFacts
 
-__all__ = ["OPTICAL_BANDS", "QUANTIFICATION", "SCL_CLOUD", "SCL_SHADOW", "Sentinel2", "choose_offset"]
+__all__ = [
+    "BASELINE_OFFSET",
+    "CLOUD_LAYERS",
+    "OPTICAL_BANDS",
+    "QUANTIFICATION",
+    "SCL_CLOUD",
+    "SCL_SHADOW",
+    "SCL_SNOW",
+    "Sentinel2",
+    "choose_offset",
+]
 
 OPTICAL_BANDS: Final = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+# What the processor says of clouds, beside reflectance: classes, and probabilities in percent.
+CLOUD_LAYERS: Final = ("scl", "cloud_probability", "snow_probability")
 
 # Sentinel-2 products specification: DN = (reflectance - offset) * 10000, offset -0.1 since baseline 04.00.
 QUANTIFICATION: Final = 1e-4
@@ -26,11 +39,53 @@ FIRST_OFFSET_BASELINE: Final = 4.0
 # Classes of Sen2Cor's scene classification. Snow (11) is data, not cloud.
 SCL_CLOUD: Final = (8, 9, 10)
 SCL_SHADOW: Final = (3,)
+SCL_SNOW: Final = 11
+
+_LAYER_ATTRS: Final = {
+    "scl": {"long_name": "Sen2Cor scene classification", "units": "1"},
+    "cloud_probability": {"long_name": "Sen2Cor cloud probability", "units": "percent"},
+    "snow_probability": {"long_name": "Sen2Cor snow probability", "units": "percent"},
+}
 
 _TILE = re.compile(r"(?:_T|MGRS-|_)(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
 # ESA's product name: platform, level, start of the datatake, baseline, relative orbit, tile.
 _PRODUCT = re.compile(r"^(S2[A-D])_MSIL\d[AC]_(\d{8}T\d{6})_")
 _DATATAKE_BASELINE = re.compile(r"_N\d\d\.\d\d$")
+
+
+# Read by default: the six that models use, and the classification.
+_MAIN = (
+    Band("blue", ("B02", "blue", "B02_10m"), "uint16", 0),
+    Band("green", ("B03", "green", "B03_10m"), "uint16", 0),
+    Band("red", ("B04", "red", "B04_10m"), "uint16", 0),
+    Band("nir", ("B08", "nir", "B08_10m"), "uint16", 0),
+    Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0, resolution=20),
+    Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0, resolution=20),
+    Band("scl", ("SCL", "scl", "SCL_20m"), "uint8", 0, categorical=True, required=False, resolution=20),
+)
+
+
+def _extra(name: str, assets: tuple[str, ...], resolution: float) -> Band:
+    return Band(name, assets, "uint16", 0, required=False, default=False, resolution=resolution)
+
+
+def _percent(name: str, assets: tuple[str, ...]) -> Band:
+    # Declared nodata is 0, which is also "certainly none": averages that leave it out would make clouds grow.
+    return Band(name, assets, "uint8", 0, categorical=True, required=False, default=False, resolution=20)
+
+
+# Read when asked for. Cirrus is published at the top of the atmosphere only.
+_EXTRA = (
+    _extra("coastal", ("B01", "coastal", "B01_60m"), 60),
+    _extra("rededge1", ("B05", "rededge1", "B05_20m"), 20),
+    _extra("rededge2", ("B06", "rededge2", "B06_20m"), 20),
+    _extra("rededge3", ("B07", "rededge3", "B07_20m"), 20),
+    _extra("nir08", ("B8A", "nir08", "B8A_20m"), 20),
+    _extra("nir09", ("B09", "nir09", "B09_60m"), 60),
+    _extra("cirrus", ("B10", "cirrus", "B10_60m"), 60),
+    _percent("cloud_probability", ("cloud", "CLD", "CLD_20m", "MSK_CLDPRB_20m", "MSK_CLDPRB")),
+    _percent("snow_probability", ("snow", "SNW", "SNW_20m", "MSK_SNWPRB_20m", "MSK_SNWPRB")),
+)
 
 
 @dataclass(frozen=True)
@@ -41,20 +96,14 @@ class Sentinel2:
     node: str = "sentinel2"
     collections: tuple[str, ...] = ("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-l1c")
     static: bool = False
-    bands: tuple[Band, ...] = (
-        Band("blue", ("B02", "blue", "B02_10m"), "uint16", 0, scale=QUANTIFICATION),
-        Band("green", ("B03", "green", "B03_10m"), "uint16", 0, scale=QUANTIFICATION),
-        Band("red", ("B04", "red", "B04_10m"), "uint16", 0, scale=QUANTIFICATION),
-        Band("nir", ("B08", "nir", "B08_10m"), "uint16", 0, scale=QUANTIFICATION),
-        Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0, resolution=20, scale=QUANTIFICATION),
-        Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0, resolution=20, scale=QUANTIFICATION),
-        Band("scl", ("SCL", "scl", "SCL_20m"), "uint8", 0, categorical=True, required=False, resolution=20),
-    )
+    bands: tuple[Band, ...] = _MAIN + _EXTRA
 
     def facts(self, item: pystac.Item) -> SceneFacts:
         """Datatake, tile, level, offset and sun of a scene; see `Sensor.facts`."""
         properties = item.properties
         offset, notes = choose_offset(item)
+        view = {"view_zenith": "view:incidence_angle", "view_azimuth": "view:azimuth"}
+        angles = {name: properties[key] for name, key in view.items() if properties.get(key) is not None}
         datatake = _datatake(item)
         tile = _tile(item)
         zenith = _number(properties, "s2:mean_solar_zenith")
@@ -69,21 +118,28 @@ class Sentinel2:
             overpass=datatake or str(properties.get("sat:relative_orbit", "")),
             level="toa" if "l1c" in (item.collection_id or "").lower() or "MSIL1C" in item.id else "surface",
             offset=offset,
-            notes=notes,
+            notes={**notes, **angles},
             sun_azimuth=_number(properties, "s2:mean_solar_azimuth", "view:sun_azimuth"),
             sun_elevation=elevation if np.isfinite(elevation) else 90.0 - zenith,
             began=_began(datatake),
         )
 
     def decode(self, raw: xr.Dataset, offset: xr.DataArray) -> xr.Dataset:
-        """DN to reflectance, dimensionless, NaN where DN is nodata; `scl` stays uint8 with 0 for no data."""
+        """DN to reflectance, dimensionless, NaN where DN is nodata.
+
+        `scl` stays uint8 with 0 for no data; `cloud_probability` and `snow_probability` stay uint8 percent, whose 0 is
+        "none" and, where reflectance is NaN, "not known". The number that a provider declares as a band's scale
+        stands in for the specification's 1e-4.
+        """
         out: dict[str, xr.DataArray] = {}
         for band in map(str, raw.data_vars):
             dn = raw[band]
-            if band == "scl":
-                out[band] = dn.assign_attrs(long_name="Sen2Cor scene classification", units="1")
+            if band in CLOUD_LAYERS:
+                out[band] = dn.assign_attrs(_LAYER_ATTRS[band])
                 continue
-            scaled = dn.astype("float32") * np.float32(dn.attrs.get("scale", QUANTIFICATION)) + offset.astype("float32")
+            declared = float(dn.attrs.get("scale", 1.0))
+            scale = QUANTIFICATION if declared == 1.0 else declared
+            scaled = dn.astype("float32") * np.float32(scale) + offset.astype("float32")
             out[band] = scaled.where(dn != dn.attrs.get("nodata", 0)).assign_attrs(
                 units="1", standard_name="toa_or_surface_bidirectional_reflectance", long_name=f"{band} reflectance"
             )
