@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from glaciercube.catalog.find import SensorOptions, find, parse_interval
+from glaciercube.catalog.find import SensorOptions, find
+from glaciercube.catalog.interval import parse_interval
+from glaciercube.catalog.profile_file import load_profile
 from glaciercube.catalog.profiles import PROFILES, Profile, signer
 from glaciercube.catalog.scenes import Scenes, without_secrets
 
-__all__ = ["PROFILES", "Profile", "Scenes", "SensorOptions", "find", "parse_interval", "signer", "without_secrets"]
+__all__ = [
+    "PROFILES",
+    "Profile",
+    "Scenes",
+    "SensorOptions",
+    "find",
+    "load_profile",
+    "parse_interval",
+    "signer",
+    "without_secrets",
+]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import requests
     from pystac_client.stac_api_io import StacApiIO
 
-__all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "TOKEN", "Access", "CatalogIO"]
+__all__ = ["TOKEN", "Access", "CatalogIO", "timeouts"]
 
 # The environment variable that holds the token of the user's own API.
 TOKEN: Final = "GLACIERCUBE_CATALOG_TOKEN"  # noqa: S105 - its name
@@ -27,7 +27,7 @@ CONNECT_TIMEOUT: Final = 10.0  # seconds
 READ_TIMEOUT: Final = 60.0  # seconds; big archives take up to half a minute over a page
 PAUSE: Final = 0.5  # seconds before the second retry, doubled with each
 TRIES: Final = 5  # retries of a request that was answered 429, 502, 503, 504 or not at all
-CONNECTIONS: Final = 2  # of these, where there is no connection: a wrong address need not be tried for long
+UNANSWERED: Final = 2  # of these, where there is no connection or no answer: nobody shall wait for long
 LONGEST_PAUSE: Final = 120  # seconds that Retry-After is followed for
 
 
@@ -105,7 +105,7 @@ class Access:
         """What pystac-client asks by."""
         from pystac_client.stac_api_io import StacApiIO
 
-        asking = StacApiIO(timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
+        asking = StacApiIO(timeout=timeouts())
         self.equip(asking.session)
         return asking
 
@@ -128,9 +128,14 @@ class CatalogIO(DefaultStacIO):
         """The text of a file."""
         if not href.startswith(("http://", "https://")):
             return super().read_text_from_href(href)
-        answer = self._session.get(href, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
+        answer = self._session.get(href, timeout=timeouts())
         answer.raise_for_status()
         return answer.content.decode()
+
+
+def timeouts() -> tuple[float, float]:
+    """Seconds to wait for a connection, and for an answer."""
+    return CONNECT_TIMEOUT, READ_TIMEOUT
 
 
 def _adapter(access: Access) -> requests.adapters.HTTPAdapter:
@@ -148,7 +153,8 @@ def _adapter(access: Access) -> requests.adapters.HTTPAdapter:
     return Adapter(
         max_retries=Retry(
             total=TRIES,
-            connect=CONNECTIONS,
+            connect=UNANSWERED,
+            read=UNANSWERED,
             backoff_factor=PAUSE,
             backoff_jitter=PAUSE,
             status_forcelist=(429, 502, 503, 504),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,13 +11,19 @@ from typing import Any
 
 import pandas as pd
 import pystac
-import shapely.geometry
 
-from glaciercube.catalog.scenes import COLUMNS, Scenes, without_secrets
-from glaciercube.catalog.source import Interval, Source, open_source
-from glaciercube.errors import CatalogError, ConfigError, EmptySearchError
+from glaciercube.catalog.footprint import footprint
+from glaciercube.catalog.interval import Interval, parse_interval, written
+from glaciercube.catalog.observe import Scene, observations, without_duplicates
+from glaciercube.catalog.profiles import Profile
+from glaciercube.catalog.refusals import LeftOut, none_usable, nothing_found
+from glaciercube.catalog.resolve import resolve
+from glaciercube.catalog.scenes import COLUMNS, LEFT_OUT, Scenes, without_secrets
+from glaciercube.catalog.source import Source, open_source
+from glaciercube.errors import BandError, ConfigError
 from glaciercube.region import Region
-from glaciercube.sensors import BandSource, SceneFacts, Sensor, get_sensor, item_time, resolve_bands
+from glaciercube.sensors import Sensor, Sentinel1, get_sensor, item_time
+from glaciercube.sensors.sentinel1 import radar_mismatch
 
 __all__ = ["SensorOptions", "find", "parse_interval"]
 
@@ -28,17 +34,27 @@ class SensorOptions:
 
     Attributes
     ----------
-    collection : str or None
-        STAC collection; the provider's default for this sensor when None.
+    collection : str or tuple of str or None
+        STAC collection; the provider's default for this sensor when None. Of several, scenes that are in more than one
+        are taken once: the newest baseline, and of equals the one whose collection is named first.
     max_cloud_cover : float
         Percent (``eo:cloud_cover``) above which a scene is left out; scenes that do not say are kept.
     bands : tuple of str
         Bands beyond those that are read by default, such as ``"rededge1"``.
+    orbit : str or int or None
+        Sentinel-1: only ``"ascending"``, ``"descending"`` or this relative orbit.
+    polarizations : tuple of str
+        Sentinel-1: only scenes that have all of these, such as ``("vv", "vh")``.
+    instrument_mode : str or None
+        Sentinel-1: only ``"IW"`` or ``"EW"``.
     """
 
-    collection: str | None = None
+    collection: str | tuple[str, ...] | None = None
     max_cloud_cover: float = 100.0
     bands: tuple[str, ...] = ()
+    orbit: str | int | None = None
+    polarizations: tuple[str, ...] = ()
+    instrument_mode: str | None = None
 
 
 def find(
@@ -52,7 +68,7 @@ def find(
     Parameters
     ----------
     catalog : str or Path
-        A path to a static ``catalog.json``, a STAC API's URL, or a provider's name.
+        A provider's name, a STAC API's URL, the path of a static ``catalog.json``, or of a profile (``.yaml``).
     region : Region
         Where.
     time : str
@@ -63,145 +79,146 @@ def find(
     Returns
     -------
     Scenes
-        Duplicates resolved (newest baseline of a datatake and tile), one time label per overpass and solar day.
+        Duplicates resolved (newest baseline of a datatake and tile), one time label per overpass and solar day. Scenes
+        that cannot be used are in ``left_out``, with the reason.
 
     Raises
     ------
     EmptySearchError
-        If a sensor has no scene there and then.
+        If a sensor has no scene there and then, or none that can be used.
     CatalogError
         If the catalogue cannot be read or lacks the collection.
     ConfigError
-        If a sensor is unknown or the interval cannot be read.
+        If a sensor, a band or a profile's key is unknown, or the interval cannot be read.
     """
     source, interval = open_source(catalog), parse_interval(time)
     wanted = sensors if isinstance(sensors, Mapping) else {name: SensorOptions() for name in sensors}
     if not wanted:
         raise ConfigError("no sensor was asked for", "name at least one, such as sentinel-2")
-    rows: list[dict[str, Any]] = []
     for name, options in wanted.items():
-        rows += _search_sensor(source, get_sensor(name), options, region, interval)
-    return _freeze(rows, source)
+        _check(get_sensor(name), options)
+    rows: list[dict[str, Any]] = []
+    left_out: list[LeftOut] = []
+    for name, options in wanted.items():
+        rows += _search_sensor(source, get_sensor(name), options, (region, interval), left_out)
+    return _freeze(rows, source, left_out, written(interval))
 
 
-def parse_interval(time: str) -> Interval:
-    """Read a STAC interval.
-
-    Parameters
-    ----------
-    time : str
-        ``"start/end"`` or a single date, each ``YYYY``, ``YYYY-MM``, ``YYYY-MM-DD`` or a full ISO time; an end stands
-        for the last moment of what it names. ``..`` leaves an end open.
-
-    Returns
-    -------
-    (datetime, datetime)
-        UTC; None where it is open.
-
-    Raises
-    ------
-    ConfigError
-        If it cannot be read or ends before it starts.
-    """
-    first, slash, last = (part.strip() for part in str(time).partition("/"))
-    try:
-        start, end = _period(first, slash), _period(last if slash else first, slash)
-        begin = start.start_time.to_pydatetime().replace(tzinfo=dt.UTC) if start else None
-        finish = end.end_time.floor("us").to_pydatetime().replace(tzinfo=dt.UTC) if end else None
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"time {time!r} is not an interval", "write it as 2024-01-01/2024-12-31") from error
-    if begin and finish and finish < begin:
-        raise ConfigError(f"time {time!r} ends before it starts", "write the earlier date first")
-    return begin, finish
-
-
-def _period(text: str, open_ended: str) -> pd.Period | None:
-    return None if open_ended and text in ("", "..") else pd.Period(text)
+def _check(sensor: Sensor, options: SensorOptions) -> None:
+    known = [band.name for band in sensor.bands]
+    for name in options.bands:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                f"{sensor.name} has no band {name!r}",
+                f"did you mean {near[0]}?" if near else f"choose among {', '.join(known)}",
+            )
+    asked = options.orbit is not None or options.polarizations or options.instrument_mode is not None
+    if asked and sensor.name != Sentinel1.name:
+        raise ConfigError(
+            f"orbit, polarizations and instrument_mode are not options of {sensor.name}",
+            f"write them under {Sentinel1.name}",
+        )
 
 
 def _search_sensor(
-    source: Source, sensor: Sensor, options: SensorOptions, region: Region, interval: Interval
-) -> list[dict[str, Any]]:
-    collection = options.collection or sensor.collections[0]
-    boxes = region.search_boxes(8 * region.resolution)
-    items = source.items(collection, boxes, None if sensor.static else interval)
-    items = [item for item in items if not _cloudier(item, options.max_cloud_cover)]
-    if not items:
-        raise _nothing(source, sensor, collection, region, interval)
-    kept = _resolve_duplicates([(item, sensor.facts(item)) for item in items])
-    return [
-        _row(sensor, collection, item, facts, resolve_bands(item, sensor, options.bands), region.longitude)
-        for item, facts in kept
-    ]
-
-
-def _nothing(source: Source, sensor: Sensor, collection: str, region: Region, interval: Interval) -> CatalogError:
-    offered = source.collections()
-    if collection not in offered:
-        others = [name for name in sensor.collections if name in offered]
-        remedy = f"set sensors: {{{sensor.name}: {{collection: {others[0]}}}}}" if others else "leave the sensor out"
-        return CatalogError(
-            f"the catalogue {source} has no collection {collection} for {sensor.name} "
-            f"(it has {', '.join(offered) or 'none'})",
-            remedy,
-        )
-    west, south, east, north = region.bbox
-    ends = (f" {word} {end:%Y-%m-%d}" for word, end in zip(("from", "to"), interval, strict=True) if end)
-    when = "" if sensor.static else "".join(ends)
-    return EmptySearchError(
-        f"no scene of {collection} meets {region.name} "
-        f"({west:.3f} {south:.3f} {east:.3f} {north:.3f}){when} in {source}",
-        "check place, interval and max_cloud_cover, or leave the sensor out",
-    )
-
-
-def _resolve_duplicates(scenes: list[tuple[pystac.Item, SceneFacts]]) -> list[tuple[pystac.Item, SceneFacts]]:
-    best: dict[str, tuple[Any, ...]] = {}
-    for _, facts in scenes:
-        # Parts of one baseline complete each other, so only the baseline ranks across parts.
-        best[facts.key] = max(best.get(facts.key, ()), facts.rank[:1])
-    newest: dict[tuple[str, str], tuple[pystac.Item, SceneFacts]] = {}
-    for item, facts in scenes:
-        if facts.rank[:1] != best[facts.key]:
-            continue
-        known = newest.get((facts.key, facts.part))
-        if known is None or known[1].rank < facts.rank:
-            newest[facts.key, facts.part] = (item, facts)
-    return list(newest.values())
-
-
-def _row(
+    source: Source,
     sensor: Sensor,
-    collection: str,
-    item: pystac.Item,
-    facts: SceneFacts,
-    bands: Mapping[str, BandSource],
-    longitude: float,
-) -> dict[str, Any]:
-    acquired = item_time(item)
-    # Mean solar time: 15 degrees of longitude to the hour.
-    day = (acquired + dt.timedelta(hours=longitude / 15.0)).date()
+    options: SensorOptions,
+    where: tuple[Region, Interval],
+    left_out: list[LeftOut],
+) -> list[dict[str, Any]]:
+    region, interval = where
+    collections = _collections(source, sensor, options)
+    boxes = region.search_boxes(8 * region.resolution)
+    scenes: list[Scene] = []
+    lost: list[LeftOut] = []
+    for collection in collections:
+        broken: list[tuple[str, str]] = []
+        for item in source.items(collection, boxes, None if sensor.static else interval, broken):
+            scene = _usable(item, sensor, options, source.profile, collection)
+            if isinstance(scene, Scene):
+                scenes.append(scene)
+            else:
+                lost.append(scene)
+        lost += [LeftOut(sensor.name, collection, name, reason, "tell its operator") for name, reason in broken]
+    if not scenes:
+        raise none_usable(sensor, collections, lost) if lost else nothing_found(source, sensor, collections[0], *where)
+    kept, doubled = without_duplicates(scenes)
+    lost += [
+        LeftOut(sensor.name, scene.collection, scene.item.id, f"{instead.item.id} ({instead.collection}) supersedes it")
+        for scene, instead in doubled
+    ]
+    left_out += lost
+    labels = [("", sensor.node)] * len(kept) if sensor.static else observations(kept, region.longitude)
+    return [_row(sensor, scene, group) for scene, group in zip(kept, labels, strict=True)]
+
+
+def _collections(source: Source, sensor: Sensor, options: SensorOptions) -> tuple[str, ...]:
+    if isinstance(options.collection, str):
+        return (options.collection,)
+    if options.collection:
+        return options.collection
+    known = source.profile.default_collection(sensor.name) if source.profile else None
+    return (known or sensor.collections[0],)
+
+
+def _usable(
+    item: pystac.Item, sensor: Sensor, options: SensorOptions, profile: Profile | None, collection: str
+) -> Scene | LeftOut:
+    """A scene, or why it is left out."""
+
+    def left(reason: str, remedy: str) -> LeftOut:
+        return LeftOut(sensor.name, collection, item.id, reason.removeprefix(f"scene {item.id} "), remedy)
+
+    try:
+        item_time(item)
+        footprint(item)
+        cover = item.properties.get("eo:cloud_cover")
+        if cover is not None and float(cover) > options.max_cloud_cover:
+            reason = f"its cloud cover of {float(cover):.0f} % is above {options.max_cloud_cover:g} %"
+            return left(reason, "raise max_cloud_cover")
+        facts, bands = resolve(item, sensor, options.bands, profile, collection)
+        if sensor.name == Sentinel1.name:
+            mismatch = radar_mismatch(
+                facts.notes,
+                orbit=options.orbit,
+                polarizations=options.polarizations,
+                instrument_mode=options.instrument_mode,
+            )
+            if mismatch:
+                return left(mismatch, "ask for what there is, or leave that option out")
+    except BandError as error:
+        return left(error.problem, error.remedy)
+    except (ValueError, TypeError, KeyError) as error:
+        return left(f"its metadata cannot be understood ({error})", "leave it out, or tell its provider")
+    return Scene(item, collection, facts, bands)
+
+
+def _row(sensor: Sensor, scene: Scene, label: tuple[str, str]) -> dict[str, Any]:
+    item, facts = scene.item, scene.facts
+    day, group = label
     return {
         "sensor": sensor.name,
-        "collection": collection,
+        "collection": scene.collection,
         "id": item.id,
-        "datetime": acquired,
+        "datetime": item_time(item),
         # Granules of one datatake differ by seconds: its start is a label that does not depend on which were found.
-        "time": facts.began or acquired,
-        "solar_day": day.isoformat(),
-        "group": sensor.node if sensor.static else f"{day.isoformat()}/{facts.overpass}",
+        "time": scene.began,
+        "solar_day": day or item_time(item).date().isoformat(),
+        "group": group,
         "level": facts.level,
         "offset": facts.offset,
         "sun_azimuth": facts.sun_azimuth,
         "sun_elevation": facts.sun_elevation,
         "notes": json.dumps(dict(facts.notes), sort_keys=True),
-        "bands": json.dumps({name: source.as_dict() for name, source in bands.items()}, sort_keys=True),
+        "bands": json.dumps({name: source.as_dict() for name, source in scene.bands.items()}, sort_keys=True),
         "item": json.dumps(_unsigned(item), sort_keys=True),
-        "geometry": shapely.geometry.shape(item.geometry) if item.geometry else shapely.box(*(item.bbox or ())),
+        "geometry": footprint(item),
     }
 
 
-def _freeze(rows: list[dict[str, Any]], source: Source) -> Scenes:
+def _freeze(rows: list[dict[str, Any]], source: Source, left_out: list[LeftOut], interval: str) -> Scenes:
     import geopandas as gpd
 
     table = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
@@ -210,17 +227,27 @@ def _freeze(rows: list[dict[str, Any]], source: Source) -> Scenes:
         table[name] = pd.to_datetime(table[name], utc=True).dt.tz_localize(None).astype("datetime64[ms]")
     table["time"] = table.groupby(["sensor", "group"])["time"].transform("min")
     table = table.sort_values(["sensor", "time", "id"]).reset_index(drop=True)
-    return Scenes(table[list(COLUMNS)], without_secrets(source.location), source.signing)
+    lost = sorted(([each.sensor, each.collection, each.id, each.reason] for each in left_out), key=lambda row: row[:3])
+    return Scenes(
+        table[list(COLUMNS)],
+        without_secrets(source.location),
+        source.signing,
+        pd.DataFrame(lost, columns=list(LEFT_OUT), dtype=object),
+        interval,
+    )
 
 
 def _unsigned(item: pystac.Item) -> dict[str, Any]:
     content: dict[str, Any] = item.to_dict(include_self_link=False, transform_hrefs=False)
     content["links"] = []
-    for asset in content["assets"].values():
-        asset["href"] = without_secrets(asset["href"])
-    return content
+    unsigned: dict[str, Any] = _without_secrets(content)
+    return unsigned
 
 
-def _cloudier(item: pystac.Item, limit: float) -> bool:
-    cover = item.properties.get("eo:cloud_cover")
-    return cover is not None and float(cover) > limit
+def _without_secrets(value: Any) -> Any:
+    """The same, whatever is nested in it: alternate assets have hrefs too."""
+    if isinstance(value, dict):
+        return {key: _without_secrets(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(each) for each in value]
+    return without_secrets(value) if isinstance(value, str) else value

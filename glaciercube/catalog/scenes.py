@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -18,7 +18,7 @@ from glaciercube.sensors import BandSource
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["COLUMNS", "Scenes"]
+__all__ = ["COLUMNS", "LEFT_OUT", "Scenes"]
 
 COLUMNS = (
     "sensor",
@@ -38,9 +38,15 @@ COLUMNS = (
     "geometry",
 )
 
+LEFT_OUT = ("sensor", "collection", "id", "reason")
+
 # What decides pixels: two searches that agree in these give the same cube.
 # Locations do not: a mirrored catalogue is the same.
 _FINGERPRINTED = ("sensor", "collection", "id", "time", "group", "level", "offset", "notes", "bands")
+
+
+def _nothing() -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in LEFT_OUT})
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +64,17 @@ class Scenes:
         The catalogue's path or URL, without credentials.
     signing : str
         How assets are signed when read.
+    left_out : DataFrame
+        Scenes that were found and are not used: ``sensor``, ``collection``, ``id``, ``reason``.
+    interval : str
+        What was asked for: ``start/end`` in UTC, ``..`` where it is open; empty if that is not known.
     """
 
     table: gpd.GeoDataFrame
     source: str
     signing: str = ""
+    left_out: pd.DataFrame = field(default_factory=_nothing)
+    interval: str = ""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -77,12 +89,17 @@ class Scenes:
         """SHA-256 (hex) over everything that decides pixels; the same search gives the same fingerprint."""
         digest = hashlib.sha256()
         for _, row in self.table.iterrows():
-            digest.update("\x1f".join(str(row[name]) for name in _FINGERPRINTED).encode() + b"\x1e")
+            values = {name: str(row[name]) for name in _FINGERPRINTED}
+            # How a store is reached does not change what is in it.
+            bands = {name: {**band, "options": ()} for name, band in json.loads(row["bands"]).items()}
+            values["bands"] = json.dumps(bands, sort_keys=True)
+            digest.update("\x1f".join(values.values()).encode() + b"\x1e")
         return digest.hexdigest()
 
     def of(self, sensor: str) -> Scenes:
         """The scenes of one sensor."""
-        return Scenes(self.table[self.table["sensor"] == sensor].reset_index(drop=True), self.source, self.signing)
+        table, lost = (frame[frame["sensor"] == sensor].reset_index(drop=True) for frame in (self.table, self.left_out))
+        return replace(self, table=table, left_out=lost)
 
     def items(self) -> list[pystac.Item]:
         """The STAC items, in the table's order."""
@@ -112,8 +129,13 @@ class Scenes:
         """
         path = Path(path)
         table = self.table.copy()
-        table.attrs = {}
-        table["source"], table["signing"] = self.source, self.signing
+        # GeoParquet keeps them in the file's metadata.
+        table.attrs = {
+            "source": self.source,
+            "signing": self.signing,
+            "interval": self.interval,
+            "left_out": self.left_out.to_dict("records"),
+        }
         try:
             table.to_parquet(path, index=False)
         except OSError as error:
@@ -135,8 +157,9 @@ class Scenes:
 
         try:
             table = gpd.read_parquet(path)
-            source, signing = str(table["source"].iloc[0]), str(table["signing"].iloc[0])
-            return cls(table[list(COLUMNS)], source, signing)
+            kept, table.attrs = table.attrs, {}
+            left_out = pd.DataFrame(kept["left_out"], columns=list(LEFT_OUT), dtype=object)
+            return cls(table[list(COLUMNS)], kept["source"], kept["signing"], left_out, kept["interval"])
         except Exception as error:
             raise CatalogError(f"{path} is not a snapshot of scenes ({error})", "run find again") from error
 

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import pystac
-import shapely
-import shapely.geometry
-from shapely.geometry.base import BaseGeometry
 
-from glaciercube.catalog.client import CONNECT_TIMEOUT, READ_TIMEOUT, Access, CatalogIO
+from glaciercube.catalog.client import Access, CatalogIO, timeouts
+from glaciercube.catalog.footprint import footprint
+from glaciercube.catalog.interval import Interval
+from glaciercube.catalog.profile_file import load_profile
 from glaciercube.catalog.profiles import PROFILES, Profile
 from glaciercube.catalog.scenes import without_secrets
-from glaciercube.errors import CatalogError, GlaciercubeError
+from glaciercube.errors import BandError, CatalogError, GlaciercubeError
 from glaciercube.region import Bounds, footprint_meets, split_bounds
 from glaciercube.sensors import item_time
 
 if TYPE_CHECKING:
     from pystac_client import Client
 
-__all__ = ["Interval", "Source", "open_source"]
-
-Interval: TypeAlias = tuple[dt.datetime | None, dt.datetime | None]
+__all__ = ["Source", "open_source"]
 
 # Items of a page. Of Sentinel-2's, some servers cannot send more than about 260 at once (6 MB) and answer 500 or 502;
 # the search is then begun again with smaller pages.
@@ -78,7 +77,11 @@ class Source:
             return sorted({collection.id for collection in offered})
 
     def items(
-        self, collection: str, boxes: Bounds | Sequence[Bounds], interval: Interval | None = None
+        self,
+        collection: str,
+        boxes: Bounds | Sequence[Bounds],
+        interval: Interval | None = None,
+        broken: list[tuple[str, str]] | None = None,
     ) -> list[pystac.Item]:
         """Items of a collection that meet any of some boxes, and an interval, by id.
 
@@ -90,6 +93,8 @@ class Source:
             Degrees; ``west > east`` crosses the antimeridian.
         interval : (datetime, datetime) or None
             UTC, both ends included; an end that is None is open. None for any time.
+        broken : list or None
+            Gets the name of each item that is not STAC, and the reason; without it, the first of them raises.
 
         Raises
         ------
@@ -101,7 +106,11 @@ class Source:
         access = self._access()
         with _in_words(access):
             client = self._client(access)
-            found = self._search(client, collection, parts, interval) if client else self._walk(access, collection)
+            found = (
+                self._search(client, collection, parts, interval, broken)
+                if client
+                else self._walk(access, collection, broken)
+            )
             items = {item.id: item for item in found if _meets(item, parts, interval)}
             for item in items.values():
                 item.make_asset_hrefs_absolute()
@@ -127,11 +136,9 @@ class Source:
         from pystac_client.warnings import PystacClientWarning
 
         with warnings.catch_warnings():
-            # Whether it can be searched is asked below.
+            # Whether it can be searched is asked below. The time-out is given twice: opening would undo the first.
             warnings.simplefilter("ignore", PystacClientWarning)
-            client = pystac_client.Client.open(
-                access.url, stac_io=access.api(), timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
-            )
+            client = pystac_client.Client.open(access.url, stac_io=access.api(), timeout=timeouts())
         return client if client.get_search_link() else None
 
     def _root(self, access: Access) -> pystac.Catalog:
@@ -139,17 +146,29 @@ class Source:
             raise CatalogError(f"there is no catalogue at {self.location}", "give the path of its catalog.json")
         return pystac.Catalog.from_file(access.url, stac_io=CatalogIO(access))
 
-    def _walk(self, access: Access, collection: str) -> Iterator[pystac.Item]:
+    def _walk(self, access: Access, collection: str, broken: list[tuple[str, str]] | None) -> Iterator[pystac.Item]:
         for child in self._root(access).get_all_collections():
-            if child.id == collection:
-                yield from child.get_items(recursive=True)
+            if child.id != collection:
+                continue
+            for folder in _folders(child):
+                for link in folder.get_item_links():
+                    with _set_apart(Path(link.get_absolute_href() or "").stem, broken):
+                        item = link.resolve_stac_object(root=folder.get_root()).target
+                        if isinstance(item, pystac.Item):
+                            yield item
 
     def _search(
-        self, client: Client, collection: str, boxes: Sequence[Bounds], interval: Interval | None
-    ) -> Iterable[pystac.Item]:
+        self,
+        client: Client,
+        collection: str,
+        boxes: Sequence[Bounds],
+        interval: Interval | None,
+        broken: list[tuple[str, str]] | None,
+    ) -> Iterator[pystac.Item]:
         for box in boxes:
             for feature in self._features(client, collection, box, interval):
-                yield pystac.Item.from_dict(feature, preserve_dict=False, migrate=True)
+                with _set_apart(str(feature.get("id")), broken):
+                    yield pystac.Item.from_dict(feature, preserve_dict=False, migrate=True)
 
     def _features(
         self, client: Client, collection: str, box: Bounds, interval: Interval | None
@@ -200,20 +219,47 @@ def _in_words(access: Access) -> Iterator[None]:
         raise access.failure(error) from None
 
 
+@contextmanager
+def _set_apart(name: str, broken: list[tuple[str, str]] | None) -> Iterator[None]:
+    """Note an item that is not STAC, and go on."""
+    try:
+        yield
+    except json.JSONDecodeError:
+        # Half a file: perhaps it did not come whole.
+        raise
+    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError) as error:
+        if broken is None:
+            raise
+        broken.append((name, f"it is not a STAC item ({(str(error).splitlines() or [type(error).__name__])[0]})"))
+
+
+def _folders(folder: pystac.Catalog) -> Iterator[pystac.Catalog]:
+    """A catalogue and all within it."""
+    yield folder
+    for child in folder.get_children():
+        yield from _folders(child)
+
+
 def open_source(catalog: str | Path) -> Source:
     """Find out what a configuration's ``catalog`` means.
 
     Parameters
     ----------
     catalog : str or Path
-        A provider's name, the URL of a STAC API, or the path or URL of a static ``catalog.json``.
+        A provider's name, the URL of a STAC API, the path or URL of a static ``catalog.json``, or the path of a
+        profile (``.yaml``).
 
     Raises
     ------
     CatalogError
         If it is none of these.
+    ConfigError
+        If a profile cannot be understood.
     """
     location = str(catalog)
+    if location.endswith((".yaml", ".yml")):
+        profile = load_profile(location)
+        return Source(open_source(profile.url).location, profile)
     if location in PROFILES:
         return Source(PROFILES[location].url, PROFILES[location])
     if location.startswith(("http://", "https://")):
@@ -225,7 +271,8 @@ def open_source(catalog: str | Path) -> Source:
     if not path.is_file():
         raise CatalogError(
             f"there is no catalogue at {location}",
-            f"give the path of a catalog.json, the URL of a STAC API, or one of {', '.join(PROFILES)}",
+            "give the path of a catalog.json or of a profile (.yaml), the URL of a STAC API, or one of "
+            + ", ".join(PROFILES),
         )
     return Source(str(path.resolve()))
 
@@ -240,18 +287,11 @@ def _whole_seconds(interval: Interval | None) -> Interval | None:
 
 def _meets(item: pystac.Item, boxes: Sequence[Bounds], interval: Interval | None) -> bool:
     first, last = interval or (None, None)
-    when = item_time(item) if interval else None
-    if when is not None and ((first is not None and when < first) or (last is not None and when > last)):
-        return False
-    return footprint_meets(_footprint(item), boxes)
-
-
-def _footprint(item: pystac.Item) -> BaseGeometry:
-    if item.geometry:
-        return shapely.geometry.shape(item.geometry)
-    if item.bbox:
-        # Two or three dimensions.
-        half = len(item.bbox) // 2
-        west, south, east, north = (*item.bbox[:2], *item.bbox[half : half + 2])
-        return shapely.union_all([shapely.box(*part) for part in split_bounds((west, south, east, north))])
-    return shapely.Polygon()
+    try:
+        when = item_time(item) if interval else None
+        if when is not None and ((first is not None and when < first) or (last is not None and when > last)):
+            return False
+        return footprint_meets(footprint(item), boxes)
+    except BandError:
+        # Without a time or a place it cannot be ruled out here; `find` says why it is of no use.
+        return True

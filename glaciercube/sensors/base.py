@@ -131,6 +131,10 @@ class BandSource:
         """What decides how stored numbers are read; scenes that differ in it are read apart."""
         return (self.band, self.dtype, self.nodata, self.scale)
 
+    def href(self, asset: str) -> str:
+        """Where the pixels are, given the asset's href: a file, or an array of a Zarr store."""
+        return f"{asset.rstrip('/')}/{self.inner}" if self.inner else asset
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
@@ -298,12 +302,10 @@ def stated(item: pystac.Item, asset: str, inner: str = "") -> dict[str, Any]:
     band = next((each for each in bands if inner and each.get("name") == inner), bands[0] if len(bands) == 1 else {})
     said: dict[str, Any] = {}
     for source in (fields, (fields.get("raster:bands") or [{}])[0], band):
+        given = {"spatial_resolution": source.get("gsd")}
         for name in ("nodata", "scale", "offset", "data_type", "spatial_resolution"):
-            value = source.get(f"raster:{name}", source.get(name))
-            if value is not None:
-                said[name] = value
-        if source.get("gsd") is not None:
-            said.setdefault("spatial_resolution", source["gsd"])
+            given[name] = source.get(f"raster:{name}", source.get(name, given.get(name)))
+        said |= {name: value for name, value in given.items() if value is not None}
     return said
 
 
@@ -319,15 +321,16 @@ def _source(item: pystac.Item, band: Band, chosen: Published) -> BandSource:
         dtype=dtype if dtype in _DTYPES and not band.categorical else band.dtype,
         nodata=None if math.isnan(nodata) else nodata,
         scale=scale,
-        resolution=_resolution(item, band, chosen.asset, said),
+        resolution=_resolution(item, band, chosen, said),
         categorical=band.categorical,
         inner=chosen.inner,
     )
 
 
-def _resolution(item: pystac.Item, band: Band, key: str, said: Mapping[str, Any]) -> float:
-    transform = item.assets[key].extra_fields.get("proj:transform") or item.properties.get("proj:transform")
-    if not transform:
+def _resolution(item: pystac.Item, band: Band, chosen: Published, said: Mapping[str, Any]) -> float:
+    transform = item.assets[chosen.asset].extra_fields.get("proj:transform") or item.properties.get("proj:transform")
+    # A container's transform is that of its finest arrays.
+    if not transform or chosen.inner:
         return float(said.get("spatial_resolution", band.resolution))
     step = abs(float(transform[0]))
     # A degree of longitude shrinks with latitude; 111.32 km is its length at the equator.
