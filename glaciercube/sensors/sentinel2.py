@@ -55,18 +55,18 @@ _DATATAKE_BASELINE = re.compile(r"_N\d\d\.\d\d$")
 
 # Read by default: the six that models use, and the classification.
 _MAIN = (
-    Band("blue", ("B02", "blue", "B02_10m"), "uint16", 0),
-    Band("green", ("B03", "green", "B03_10m"), "uint16", 0),
-    Band("red", ("B04", "red", "B04_10m"), "uint16", 0),
-    Band("nir", ("B08", "nir", "B08_10m"), "uint16", 0),
-    Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0, resolution=20),
-    Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0, resolution=20),
+    Band("blue", ("B02", "blue", "B02_10m"), "uint16", 0, scale=QUANTIFICATION),
+    Band("green", ("B03", "green", "B03_10m"), "uint16", 0, scale=QUANTIFICATION),
+    Band("red", ("B04", "red", "B04_10m"), "uint16", 0, scale=QUANTIFICATION),
+    Band("nir", ("B08", "nir", "B08_10m"), "uint16", 0, scale=QUANTIFICATION),
+    Band("swir16", ("B11", "swir16", "B11_20m"), "uint16", 0, resolution=20, scale=QUANTIFICATION),
+    Band("swir22", ("B12", "swir22", "B12_20m"), "uint16", 0, resolution=20, scale=QUANTIFICATION),
     Band("scl", ("SCL", "scl", "SCL_20m"), "uint8", 0, categorical=True, required=False, resolution=20),
 )
 
 
 def _extra(name: str, assets: tuple[str, ...], resolution: float) -> Band:
-    return Band(name, assets, "uint16", 0, required=False, default=False, resolution=resolution)
+    return Band(name, assets, "uint16", 0, required=False, default=False, resolution=resolution, scale=QUANTIFICATION)
 
 
 def _percent(name: str, assets: tuple[str, ...]) -> Band:
@@ -114,7 +114,7 @@ class Sentinel2:
                 _baseline(properties) or 0.0,
                 str(properties.get("s2:generation_time", properties.get("created", ""))),
             ),
-            part=str(properties.get("s2:datastrip_id", properties.get("eopf:datastrip_id", ""))),
+            part=_part(str(properties.get("s2:datastrip_id", properties.get("eopf:datastrip_id", "")))),
             overpass=datatake or str(properties.get("sat:relative_orbit", "")),
             level="toa" if "l1c" in (item.collection_id or "").lower() or "MSIL1C" in item.id else "surface",
             offset=offset,
@@ -128,8 +128,8 @@ class Sentinel2:
         """DN to reflectance, dimensionless, NaN where DN is nodata.
 
         `scl` stays uint8 with 0 for no data; `cloud_probability` and `snow_probability` stay uint8 percent, whose 0 is
-        "none" and, where reflectance is NaN, "not known". The number that a provider declares as a band's scale
-        stands in for the specification's 1e-4.
+        "none" and, where reflectance is NaN, "not known". What is declared as a band's scale stands in for the
+        specification's 1e-4; it is 1 where a provider stores reflectance itself.
         """
         out: dict[str, xr.DataArray] = {}
         for band in map(str, raw.data_vars):
@@ -137,9 +137,7 @@ class Sentinel2:
             if band in CLOUD_LAYERS:
                 out[band] = dn.assign_attrs(_LAYER_ATTRS[band])
                 continue
-            declared = float(dn.attrs.get("scale", 1.0))
-            scale = QUANTIFICATION if declared == 1.0 else declared
-            scaled = dn.astype("float32") * np.float32(scale) + offset.astype("float32")
+            scaled = dn.astype("float32") * np.float32(dn.attrs.get("scale", QUANTIFICATION)) + offset.astype("float32")
             out[band] = scaled.where(dn != dn.attrs.get("nodata", 0)).assign_attrs(
                 units="1", standard_name="toa_or_surface_bidirectional_reflectance", long_name=f"{band} reflectance"
             )
@@ -202,6 +200,12 @@ def _datatake(item: pystac.Item) -> str:
         return _DATATAKE_BASELINE.sub("", str(stated))
     named = _PRODUCT.match(item.id)
     return "_".join(named.groups()) if named else ""
+
+
+def _part(datastrip: str) -> str:
+    """When a datastrip was sensed: the same, whoever processed it; ground stations that share a datatake differ."""
+    found = re.search(r"_S(\d{8}T\d{6})(?:_|$)", datastrip)
+    return found.group(1) if found else datastrip
 
 
 def _began(datatake: str) -> dt.datetime | None:
