@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from glaciercube.catalog import Scenes, find
     from glaciercube.change import AreaOptions, area_series, regional_area
     from glaciercube.config import Config, load_config
-    from glaciercube.cube import ComposeOptions, compose, load
+    from glaciercube.cube import ComposeOptions, MaskOptions, compose, load, settle_offsets
     from glaciercube.errors import GlaciercubeError
     from glaciercube.inference import predict
     from glaciercube.models import list_models, load_model
@@ -30,6 +30,7 @@ __all__ = [
     "ComposeOptions",
     "Config",
     "GlaciercubeError",
+    "MaskOptions",
     "Region",
     "Scenes",
     "StoreOptions",
@@ -46,6 +47,7 @@ __all__ = [
     "predict",
     "regional_area",
     "run",
+    "settle_offsets",
 ]
 
 _ROOMS = {
@@ -53,7 +55,7 @@ _ROOMS = {
     "catalog": ("Scenes", "find"),
     "change": ("AreaOptions", "area_series", "regional_area"),
     "config": ("Config", "load_config"),
-    "cube": ("ComposeOptions", "compose", "load"),
+    "cube": ("ComposeOptions", "MaskOptions", "compose", "load", "settle_offsets"),
     "errors": ("GlaciercubeError",),
     "inference": ("predict",),
     "models": ("list_models", "load_model"),

@@ -15,7 +15,7 @@ import yaml
 
 from glaciercube.campaign import Plan, RunOptions, make_plan
 from glaciercube.catalog import Scenes, SensorOptions, find, without_secrets
-from glaciercube.cube import ComposeOptions, LoadOptions
+from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
 from glaciercube.region import Region
@@ -143,10 +143,11 @@ class Config:
         return load_model(self.model.name, **self.model.parameters)
 
     def plan(self) -> Plan:
-        """Decide the job; see `glaciercube.campaign.make_plan`."""
+        """Decide the job, with offsets held against pixels; see `glaciercube.campaign.make_plan`, `settle_offsets`."""
         # The model first: a misspelt name should not wait for a search.
         model, region = self.load_model(), self.region.region()
-        return make_plan(region, self.find(region), model, self.store, load=self.load, compose=self.compose)
+        scenes = settle_offsets(self.find(region), region, progress=self.run.progress)
+        return make_plan(region, scenes, model, self.store, load=self.load, compose=self.compose)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values without credentials, for provenance."""

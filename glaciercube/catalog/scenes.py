@@ -41,8 +41,9 @@ COLUMNS = (
 LEFT_OUT = ("sensor", "collection", "id", "reason")
 
 # What decides pixels: two searches that agree in these give the same cube.
-# Locations do not: a mirrored catalogue is the same.
-_FINGERPRINTED = ("sensor", "collection", "id", "time", "group", "level", "offset", "notes", "bands")
+# Locations do not: a mirrored catalogue is the same. Nor do notes, which say why; a look at an offset that failed once
+# must not redo a store.
+_FINGERPRINTED = ("sensor", "collection", "id", "time", "group", "level", "offset", "bands")
 
 
 def _nothing() -> pd.DataFrame:

@@ -6,6 +6,7 @@ from glaciercube.cube.compose import compose
 from glaciercube.cube.coverage import coverage
 from glaciercube.cube.load import LoadOptions, load
 from glaciercube.cube.masks import MaskOptions, looks_like_ice
+from glaciercube.cube.offset import settle_offsets
 from glaciercube.cube.schedule import ComposeOptions, Row, schedule
 from glaciercube.cube.statistics import nan_median
 
@@ -20,4 +21,5 @@ __all__ = [
     "looks_like_ice",
     "nan_median",
     "schedule",
+    "settle_offsets",
 ]
