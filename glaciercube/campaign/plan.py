@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube import ComposeOptions, LoadOptions, Row, schedule
+from glaciercube.cube.radar import averaged_times
 from glaciercube.errors import PlanError
 from glaciercube.inference import KERNEL_VERSION
 from glaciercube.region import Region
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from glaciercube.models.base import Model
 
 __all__ = ["Plan", "Unit", "make_plan"]
+
+_Averaged: TypeAlias = Mapping[np.datetime64, tuple[np.datetime64, ...]]
 
 # Rows of one unit: its static branch is computed once for all of them, and a kill loses at most their reads.
 ROWS_PER_UNIT = 16
@@ -162,7 +165,8 @@ def make_plan(
     load, compose = load or LoadOptions(), compose or ComposeOptions()
     axes = _axes(scenes)
     rows = tuple(schedule(axes, compose)) if axes else (_static_row(scenes),)
-    members = [_members(scenes, row) for row in rows]
+    averaged = _averaged(scenes, load)
+    members = [_members(scenes, row, averaged) for row in rows]
     decided = {
         "grid": grid_attributes(region.geobox),
         "load": asdict(load),
@@ -194,10 +198,20 @@ def _static_row(scenes: Scenes) -> Row:
     return Row(scenes.table["time"].max().to_datetime64(), None, {})
 
 
-def _members(scenes: Scenes, row: Row) -> Scenes:
+def _averaged(scenes: Scenes, load: LoadOptions) -> _Averaged:
+    """Radar observations -> those that multilooking in time averages each with."""
+    radar = "sentinel-1"
+    return averaged_times(scenes.of(radar), load.radar) if radar in scenes.sensors else {}
+
+
+def _members(scenes: Scenes, row: Row, averaged: _Averaged) -> Scenes:
     table = scenes.table
+    used = {
+        node: {other for time in times for other in (averaged.get(time, (time,)) if node == "sentinel1" else (time,))}
+        for node, times in row.members.items()
+    }
     keep = [
-        get_sensor(sensor).static or time in row.members.get(get_sensor(sensor).node, ())
+        get_sensor(sensor).static or time in used.get(get_sensor(sensor).node, ())
         for sensor, time in zip(table["sensor"], table["time"].to_numpy(), strict=True)
     ]
     return Scenes(table[keep], scenes.source, scenes.signing)

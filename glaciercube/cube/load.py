@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import xarray as xr
@@ -10,6 +10,7 @@ import xarray as xr
 from glaciercube.catalog import Scenes
 from glaciercube.cube import backend_odc, backend_stackstac
 from glaciercube.cube.ground import load_ground
+from glaciercube.cube.radar import RadarOptions, load_radar
 from glaciercube.cube.request import Backend
 from glaciercube.cube.series import load_series
 from glaciercube.errors import CubeError, require
@@ -35,10 +36,13 @@ class LoadOptions:
         read each cell with the same `glaciercube.cube.warp.warp_onto`: their pixels are equal bit for bit, on the
         files' own grid and on any other. stackstac's own reader, which is not used, would differ elsewhere, since it
         leaves the choice of the overview to GDAL.
+    radar : RadarOptions
+        What is done to Sentinel-1's power: border noise, platforms' corrections, averaging over dates, speckle filter.
     """
 
     cell: int = 256
     backend: Literal["odc", "stackstac"] = "odc"
+    radar: RadarOptions = field(default_factory=RadarOptions)
 
     def __post_init__(self) -> None:
         require(self.cell >= 1, f"cell {self.cell} is not a number of pixels", "give 1 or more, such as 256")
@@ -64,9 +68,11 @@ def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> 
     -------
     DataTree
         ``/sentinel2`` (time, y, x): ``blue green red nir swir16 swir22`` reflectance [1], ``scl`` where published;
-        ``/sentinel1`` (time, y, x): ``vv vh`` linear power and ``vv_db vh_db`` dB; ``/terrain`` (y, x):
-        ``elevation`` m, ``slope`` degrees, ``aspect_sin``, ``aspect_cos``, ``curvature`` 1/m. float32, NaN where there
-        is no data. Nothing is read until it is computed; a read that fails raises `ReadError` then.
+        ``/sentinel1`` (time, y, x): linear power ``vv vh``, ``hh hv`` and dB ``vv_db`` and so on, of the
+        polarisations that scenes have, with what is known of each pass along time
+        (`glaciercube.cube.radar.load_radar`); ``/terrain`` (y, x): ``elevation`` m, ``slope`` degrees, ``aspect_sin``,
+        ``aspect_cos``, ``curvature`` 1/m. float32, NaN where there is no data.
+        Nothing is read until it is computed; a read that fails raises `ReadError` then.
 
     Raises
     ------
@@ -83,6 +89,9 @@ def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> 
     backend, nodes = _BACKENDS[options.backend], dict[str, xr.Dataset]()
     for name in scenes.sensors:
         sensor = get_sensor(name)
-        lay = load_ground if sensor.static else load_series
-        nodes[sensor.node] = lay(sensor, scenes.of(name), region.geobox, options.cell, backend)
+        asked = (sensor, scenes.of(name), region.geobox, options.cell, backend)
+        if sensor.node == "sentinel1":
+            nodes[sensor.node] = load_radar(*asked, options.radar)
+        else:
+            nodes[sensor.node] = (load_ground if sensor.static else load_series)(*asked)
     return xr.DataTree.from_dict(nodes, name=region.name)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
 import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube.request import Backend, requests
+from glaciercube.errors import CubeError
 from glaciercube.sensors import Sensor
 
-__all__ = ["load_series"]
+__all__ = ["Layers", "join_layers", "load_series", "read_layers"]
+
+Layers: TypeAlias = dict[np.datetime64, list[xr.Dataset]]
 
 
 def load_series(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backend: Backend) -> xr.Dataset:
@@ -33,24 +39,14 @@ def load_series(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backe
     -------
     Dataset (time, y, x)
         As `Sensor.decode` gives it, one layer per observation; the sun as coordinates along time for optical sensors.
+
+    Raises
+    ------
+    CubeError
+        If two overpasses have one time.
     """
     table = scenes.table
-    layers: dict[np.datetime64, list[xr.Dataset]] = {}
-    for request in requests(sensor, scenes, geobox, cell):
-        raw = backend(request)
-        decoded = sensor.decode(raw, xr.DataArray(np.full(raw.sizes["time"], request.offset), dims="time"))
-        for index, time in enumerate(decoded["time"].to_numpy()):
-            layers.setdefault(time, []).append(decoded.isel(time=index))
-    times = sorted(layers)
-    series = xr.concat(
-        _alike([_merge(layers[time]) for time in times]),
-        "time",
-        combine_attrs="override",
-        coords="minimal",
-        compat="override",
-        join="override",
-    )
-    series = series.assign_coords(time=("time", np.array(times), {"standard_name": "time", "long_name": "acquisition"}))
+    series = join_layers(read_layers(sensor, scenes, geobox, cell, backend))
     if (table["level"] != "").any():
         first = table.drop_duplicates("time").set_index("time").sort_index()
         for name in ("sun_azimuth", "sun_elevation"):
@@ -59,8 +55,55 @@ def load_series(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backe
     return series.assign_attrs({"reflectance": "+".join(levels)} if levels else {})
 
 
-def _merge(layers: list[xr.Dataset]) -> xr.Dataset:
-    """Layers of one observation into one; where two have a pixel, the first wins."""
+def read_layers(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backend: Backend) -> Layers:
+    """Read scenes as layers in physical units, lazily; parameters as of `load_series`.
+
+    Returns
+    -------
+    dict
+        Label of an observation -> its layers (y, x), one for each way of storing that its scenes have.
+
+    Raises
+    ------
+    CubeError
+        If two overpasses have one time.
+    """
+    _check_labels(scenes)
+    layers: Layers = {}
+    for request in requests(sensor, scenes, geobox, cell):
+        raw = backend(request)
+        decoded = sensor.decode(raw, xr.DataArray(np.full(raw.sizes["time"], request.offset), dims="time"))
+        for index, time in enumerate(decoded["time"].to_numpy()):
+            layers.setdefault(time, []).append(decoded.isel(time=index))
+    return layers
+
+
+def join_layers(layers: Mapping[np.datetime64, Sequence[xr.Dataset]]) -> xr.Dataset:
+    """Layers as one series, ascending in time; where two of one observation have a pixel, the first wins."""
+    times = sorted(layers)
+    series: xr.Dataset = xr.concat(
+        _alike([_merge(layers[time]) for time in times]),
+        "time",
+        combine_attrs="override",
+        coords="minimal",
+        compat="override",
+        join="override",
+    )
+    return series.assign_coords(time=("time", np.array(times), {"standard_name": "time", "long_name": "acquisition"}))
+
+
+def _check_labels(scenes: Scenes) -> None:
+    """Two overpasses under one label would become one picture."""
+    passes = scenes.table["group"].str.partition("/")[2]
+    for time, names in passes.groupby(scenes.table["time"].to_numpy()):
+        if names.nunique() > 1:
+            raise CubeError(
+                f"two overpasses share the time {time}: {' and '.join(sorted(set(names)))}",
+                "choose one of them: by orbit for sentinel-1, by collection otherwise",
+            )
+
+
+def _merge(layers: Sequence[xr.Dataset]) -> xr.Dataset:
     merged, *others = _alike(layers)
     for layer in others:
         merged = xr.Dataset({name: _over(merged[name], layer[name]) for name in merged.data_vars})
@@ -72,7 +115,7 @@ def _over(upper: xr.DataArray, lower: xr.DataArray) -> xr.DataArray:
     return upper.where(upper != 0, lower) if upper.dtype.kind == "u" else upper.fillna(lower)
 
 
-def _alike(layers: list[xr.Dataset]) -> list[xr.Dataset]:
+def _alike(layers: Sequence[xr.Dataset]) -> list[xr.Dataset]:
     """Give every layer the variables of all: what a scene does not publish is missing there."""
     known = {name: layer[name] for layer in reversed(layers) for name in layer.data_vars}
     return [layer.assign({name: _missing(known[name]) for name in known if name not in layer}) for layer in layers]
