@@ -41,8 +41,8 @@ _BELOW = ADDED - 250
 _SHARE_BELOW = 0.01
 _STRAY = 0.001
 # Something was added where the darkest pixels pile up against 1000 from above: within reflectances of -0.005 to 0.015
-# lies one pixel in a hundred at least, and under them next to nothing, in both bands: a sheet of cloud may be as dark as
-# that in one by chance, and hardly in two.
+# lies one pixel in a hundred at least, and under them next to nothing, in both bands: a sheet of cloud may be as dark
+# as that in one by chance, and hardly in two.
 _EDGE = (ADDED - 50, ADDED + 150)
 _LEAST_PIXELS = 200
 

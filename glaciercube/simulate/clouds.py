@@ -12,7 +12,7 @@ from glaciercube.simulate.spectra import BANDS, Level
 from glaciercube.simulate.surface import BoolArray, FloatArray, IntArray
 from glaciercube.simulate.terrain import spectral_noise
 
-__all__ = ["SCL", "add_clouds"]
+__all__ = ["SCL", "add_clouds", "cloud_percentages", "mistake_ice"]
 
 # Sen2Cor's scene classification (Level-2A algorithm theoretical basis document).
 SCL: Final = {
@@ -77,6 +77,66 @@ def add_clouds(
         {name: (("y", "x"), band, optical[name].attrs) for name, band in zip(BANDS, bands, strict=True)}
     )
     return out.assign(cloud=(("y", "x"), cloud), cloud_shadow=(("y", "x"), shadow), scl=(("y", "x"), scl))
+
+
+def mistake_ice(scl: IntArray, ice: BoolArray, share: float, seed: int, resolution: float) -> IntArray:
+    """Let the classification call the same patches of bright ice cloud on every date, as Sen2Cor does.
+
+    Parameters
+    ----------
+    scl : (y, x) uint8
+        Classes of one date.
+    ice : (y, x) bool
+        Where ice may be mistaken; give the same for every date.
+    share : float
+        Share of it that is, 0 to 1.
+    seed : int
+        Seed of the patches; give the same for every date.
+    resolution : float
+        Pixel size in metres.
+
+    Returns
+    -------
+    (y, x) uint8
+        Classes in which snow (11) of the patches is cloud of medium (8) or high (9) probability.
+    """
+    if share <= 0 or not ice.any():
+        return scl
+    field = spectral_noise(np.random.default_rng([seed, 33]), scl.shape, resolution, longest=600.0, slope=2.2)
+    edge, middle = np.quantile(field[ice], [1 - share, 1 - share / 2])
+    wrong = ice & (scl == SCL["snow"]) & (field >= edge)
+    kind = np.where(field >= middle, SCL["cloud_high"], SCL["cloud_medium"]).astype(np.uint8)
+    return np.where(wrong, kind, scl).astype(np.uint8)
+
+
+def cloud_percentages(scene: xr.Dataset, seed: int) -> dict[str, IntArray]:
+    """Sen2Cor's confidences of cloud and of snow that go with a classification.
+
+    Classes 9, 8 and 10 stand for cloud probabilities above 65, from 35 to 65 and below 35 percent; snow is certain from
+    an NDSI of 0.42 and excluded below 0.2 (Level-2A algorithm theoretical basis document).
+
+    Parameters
+    ----------
+    scene : xarray.Dataset
+        From `add_clouds`.
+    seed : int
+        Seed of the scene.
+
+    Returns
+    -------
+    dict of str to (y, x) uint8
+        ``cloud_probability`` and ``snow_probability``, percent.
+    """
+    rng = np.random.default_rng([seed, 34])
+    scl = scene["scl"].to_numpy()
+    low, high = np.zeros(scl.shape), np.full(scl.shape, 5.0)
+    for kind, bounds in (("thin_cirrus", (5, 35)), ("cloud_medium", (35, 65)), ("cloud_high", (65, 100))):
+        low[scl == SCL[kind]], high[scl == SCL[kind]] = bounds
+    green, nir, swir = (scene[name].to_numpy() for name in ("green", "nir", "swir16"))
+    ndsi = (green - swir) / (green + swir)
+    snow = np.clip((ndsi - 0.2) / 0.22, 0, 1) * (nir > 0.15)
+    percentages = {"cloud_probability": rng.uniform(low, high), "snow_probability": 100 * snow}
+    return {name: np.rint(value).astype(np.uint8) for name, value in percentages.items()}
 
 
 def _opacity(

@@ -29,6 +29,37 @@ OPTICAL: Final = {
     "B11": ("swir16", 1.61, 0.143),
     "B12": ("swir22", 2.19, 0.242),
 }
+# Asset and file name of the processor's probabilities.
+PERCENTAGES: Final = {"cloud": "CLD", "snow": "SNW"}
+# Product, its resolution class, and what the item says of the instrument (Sentinel-1 product specification).
+RADAR_MODES: Final[dict[str, dict[str, Any]]] = {
+    "IW": {
+        "product": "GRDH",
+        "resolution": "high",
+        "sar": {
+            "sar:looks_range": 5,
+            "sar:looks_azimuth": 1,
+            "sar:looks_equivalent_number": 4.4,
+            "sar:resolution_range": 20,
+            "sar:resolution_azimuth": 22,
+            "sar:pixel_spacing_range": 10,
+            "sar:pixel_spacing_azimuth": 10,
+        },
+    },
+    "EW": {
+        "product": "GRDM",
+        "resolution": "medium",
+        "sar": {
+            "sar:looks_range": 6,
+            "sar:looks_azimuth": 2,
+            "sar:looks_equivalent_number": 10.7,
+            "sar:resolution_range": 93,
+            "sar:resolution_azimuth": 87,
+            "sar:pixel_spacing_range": 40,
+            "sar:pixel_spacing_azimuth": 40,
+        },
+    },
+}
 TITLES: Final = {
     "sentinel-2-l2a": "Sentinel-2 surface reflectance",
     "sentinel-2-l1c": "Sentinel-2 top-of-atmosphere reflectance",
@@ -49,7 +80,7 @@ def level2_item(
     tile : str
         MGRS tile such as ``"06VVN"``.
     grids : mapping of str to GeoBox
-        Grid of each asset.
+        Grid of each asset; those of `PERCENTAGES` are optional.
     shares : mapping of str to float
         Percentages of the scene classification by property.
     generated : datetime.datetime
@@ -81,6 +112,10 @@ def level2_item(
     }
     assets = {band: _optical_asset(band, grids[band], f"T{tile}_{sensed}_{band}_") for band in OPTICAL}
     assets["SCL"] = _asset(f"./T{tile}_{sensed}_SCL_20m.tif", "Scene classification map (SCL)", grids["SCL"], gsd=20)
+    for key, layer in PERCENTAGES.items():
+        if key in grids:
+            # Under the names of Earth Search: Planetary Computer does not publish them.
+            assets[key] = _asset(f"./T{tile}_{sensed}_{layer}_20m.tif", f"{key} probabilities", grids[key], gsd=20)
     item = _item("sentinel-2-l2a", f"{name}_{scene}", grids["B02"], properties, assets, ("eo", "sat"))
     return _with_crs(item, grids["B02"], code=view.seed % 2 == 0)
 
@@ -127,46 +162,46 @@ def radar_item(view: RadarPass, grid: GeoBox) -> Json:
     """Word a Sentinel-1 RTC scene as Planetary Computer does."""
     start, end = view.when - dt.timedelta(seconds=12), view.when + dt.timedelta(seconds=13)
     span = f"{_compact(start)}_{_compact(end)}"
-    name = f"S1A_IW_GRDH_1SDV_{span}_{view.absolute_orbit:06d}_{view.seed % 0xFFFFFF:06X}_rtc"
+    mode = RADAR_MODES[view.mode]
+    pair = ("D" if len(view.polarizations) > 1 else "S") + view.polarizations[0][0].upper()
+    product = f"S1{view.platform}_{view.mode}_{mode['product']}_1S{pair}"
+    name = f"{product}_{span}_{view.absolute_orbit:06d}_{view.seed % 0xFFFFFF:06X}_rtc"
+    slices = {"s1:slice_number": view.slice_number} if view.slice_number else {}
     properties = {
         "datetime": _iso(view.when),
         "start_datetime": _iso(start),
         "end_datetime": _iso(end),
-        "platform": "SENTINEL-1A",
+        "platform": f"SENTINEL-1{view.platform}",
         "constellation": "Sentinel-1",
-        "s1:resolution": "high",
+        "s1:resolution": mode["resolution"],
         "s1:processing_level": "1",
+        **slices,
         "sar:product_type": "GRD",
-        "sar:instrument_mode": "IW",
+        "sar:instrument_mode": view.mode,
         "sar:frequency_band": "C",
         "sar:center_frequency": 5.405,
-        "sar:polarizations": ["VV", "VH"],
-        "sar:looks_range": 5,
-        "sar:looks_azimuth": 1,
-        "sar:looks_equivalent_number": 4.4,
-        "sar:resolution_range": 20,
-        "sar:resolution_azimuth": 22,
-        "sar:pixel_spacing_range": 10,
-        "sar:pixel_spacing_azimuth": 10,
+        "sar:polarizations": [name.upper() for name in view.polarizations],
+        **mode["sar"],
         "sar:observation_direction": "right",
         "sat:orbit_state": view.direction,
         "sat:relative_orbit": view.orbit,
         "sat:absolute_orbit": view.absolute_orbit,
         **_grid_fields(grid),
     }
-    assets = {}
-    for band in ("vv", "vh"):
-        raster = {"nodata": -32768, "data_type": "float32", "spatial_resolution": 10.0}
-        title = f"{band.upper()}: vertical transmit, {'vertical' if band == 'vv' else 'horizontal'} receive"
-        assets[band] = {
-            "href": f"./iw-{band}.rtc.tiff",
-            "type": COG_TYPE,
-            "roles": ["data"],
-            "title": title,
-            "raster:bands": [raster],
-        }
+    assets = {band: _radar_asset(view.mode, band, grid) for band in view.polarizations}
     item = _item("sentinel-1-rtc", name, grid, properties, assets, ("sar", "sat", "raster"))
     return _with_crs(item, grid, code=view.direction == "descending")
+
+
+def _radar_asset(mode: str, band: str, grid: GeoBox) -> Json:
+    sent, received = ({"v": "vertical", "h": "horizontal"}[letter] for letter in band)
+    return {
+        "href": f"./{mode.lower()}-{band}.rtc.tiff",
+        "type": COG_TYPE,
+        "roles": ["data"],
+        "title": f"{band.upper()}: {sent} transmit, {received} receive",
+        "raster:bands": [{"nodata": -32768, "data_type": "float32", "spatial_resolution": float(grid.resolution.x)}],
+    }
 
 
 def dem_item(tile: DemTile) -> Json:

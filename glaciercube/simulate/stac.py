@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +18,26 @@ from odc.geo.geobox import GeoBox
 from tqdm import tqdm
 
 from glaciercube.errors import CatalogError
-from glaciercube.simulate.clouds import SCL, add_clouds
+from glaciercube.simulate.clouds import SCL, add_clouds, cloud_percentages, mistake_ice
 from glaciercube.simulate.cog import write_cog
 from glaciercube.simulate.dem import DemTile, dem_tiles, stale_dem
-from glaciercube.simulate.items import TITLES, Json, collection, dem_item, level1_item, level2_item, radar_item
+from glaciercube.simulate.items import (
+    PERCENTAGES,
+    TITLES,
+    Json,
+    collection,
+    dem_item,
+    level1_item,
+    level2_item,
+    radar_item,
+)
 from glaciercube.simulate.optical import render_optical
 from glaciercube.simulate.passes import OpticalPass, RadarPass, optical_passes, radar_passes
 from glaciercube.simulate.radar import render_radar
 from glaciercube.simulate.spectra import Level
 from glaciercube.simulate.world import World
 
-__all__ = ["write_catalog", "write_truth"]
+__all__ = ["write_catalog", "write_radar_scene", "write_truth"]
 
 WORKERS = 2  # rendering is bound by the processor; more threads only hold more memory
 QUANTIFICATION = 10000  # DN of reflectance 1 (Sentinel-2 products specification)
@@ -135,7 +144,10 @@ class _Granule:
 
     @property
     def by_asset(self) -> dict[str, GeoBox]:
-        return {**{band: self.grids[size] for band, (_, size) in BANDS.items()}, "SCL": self.grids[20]}
+        return {
+            **{band: self.grids[size] for band, (_, size) in BANDS.items()},
+            **dict.fromkeys(("SCL", *PERCENTAGES), self.grids[20]),
+        }
 
 
 def _tasks(world: World, folder: Path) -> Iterator[Callable[[], list[Json]]]:
@@ -176,13 +188,20 @@ def _write_granule(
     generated: dt.datetime,
 ) -> Json:
     scl = np.where(missing, 0, scene["scl"].to_numpy())[::2, granule.columns][:, ::2].astype(np.uint8)
-    item = level2_item(view, granule.tile, granule.by_asset, _shares(scl), generated=generated)
+    classes = {"SCL": scl}
+    for key in PERCENTAGES:
+        if f"{key}_probability" in scene:
+            percent = scene[f"{key}_probability"].to_numpy()[::2, granule.columns][:, ::2]
+            classes[key] = np.where(scl == 0, 0, percent).astype(np.uint8)
+    grids = {key: grid for key, grid in granule.by_asset.items() if key in classes or key not in PERCENTAGES}
+    item = level2_item(view, granule.tile, grids, _shares(scl), generated=generated)
     home = folder / item["collection"] / item["id"]
-    pixels = _digital_numbers(scene, missing, view.offset, granule)
+    pixels: dict[str, npt.NDArray[Any]] = {**_digital_numbers(scene, missing, view.offset, granule), **classes}
     for key, asset in item["assets"].items():
-        grid = granule.by_asset[key]
-        band = scl if key == "SCL" else pixels[key]
-        write_cog(home / asset["href"], band, grid.transform, str(grid.crs), nodata=0, categorical=key == "SCL")
+        grid = grids[key]
+        write_cog(
+            home / asset["href"], pixels[key], grid.transform, str(grid.crs), nodata=0, categorical=key in classes
+        )
     return item
 
 
@@ -206,13 +225,31 @@ def _write_radar(world: World, view: RadarPass, folder: Path) -> list[Json]:
     """Render and write one radar scene."""
     surface = world.landscape.surface(view.day)
     scene = render_radar(surface, orbit=view.direction, seed=view.seed, ground_seed=world.options.seed)
-    item = radar_item(view, world.ground)
+    return [write_radar_scene(view, world.ground, {band: scene[band].to_numpy() for band in ("vv", "vh")}, folder)]
+
+
+def write_radar_scene(
+    view: RadarPass, grid: GeoBox, power: Mapping[str, npt.NDArray[np.float32]], folder: Path
+) -> Json:
+    """Write one Sentinel-1 RTC scene and word its item.
+
+    Parameters
+    ----------
+    view : RadarPass
+        When, from where, in which polarisations.
+    grid : GeoBox
+        Grid of the pixels.
+    power : mapping of str to array (y, x)
+        Linear power of each polarisation of `view`, NaN where there is no data.
+    folder : pathlib.Path
+        The catalogue's.
+    """
+    item = radar_item(view, grid)
     for band, asset in item["assets"].items():
-        power = scene[band].to_numpy()
-        stored = np.where(np.isnan(power), np.float32(-32768), power)
+        stored = np.where(np.isnan(power[band]), np.float32(-32768), power[band])
         path = folder / item["collection"] / item["id"] / asset["href"]
-        write_cog(path, stored, world.ground.transform, str(world.ground.crs), nodata=-32768)
-    return [item]
+        write_cog(path, stored, grid.transform, str(grid.crs), nodata=-32768)
+    return item
 
 
 def _write_dem(tile: DemTile, folder: Path) -> list[Json]:
@@ -227,7 +264,16 @@ def _render(world: World, view: OpticalPass, level: Level) -> xr.Dataset:
     sun = {"sun_azimuth": view.sun_azimuth, "sun_elevation": view.sun_elevation}
     surface = world.landscape.surface(view.day)
     clear = render_optical(surface, **sun, level=level, seed=view.seed, ground_seed=world.options.seed)
-    return add_clouds(clear, cover=view.cover, **sun, level=level, seed=view.seed)
+    scene = add_clouds(clear, cover=view.cover, **sun, level=level, seed=view.seed)
+    options = world.options
+    if options.false_cloud:
+        ice = world.landscape.ice(options.years[0])
+        wrong = mistake_ice(scene["scl"].to_numpy(), ice, options.false_cloud, options.seed, world.ground.resolution.x)
+        scene = scene.assign(scl=(("y", "x"), wrong))
+    if options.percentages:
+        found = cloud_percentages(scene, view.seed)
+        scene = scene.assign({name: (("y", "x"), value) for name, value in found.items()})
+    return scene
 
 
 def _digital_numbers(

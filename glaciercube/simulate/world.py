@@ -56,6 +56,10 @@ class WorldOptions:
         With a coast or without; drawn if None.
     dem_year : int
         Year of the elevation model, from 20 years before the first year on.
+    false_cloud : float
+        Share of the ice, 0 to 1, that the classification calls cloud on every date, where it is bright.
+    percentages : bool
+        Whether L2A scenes have cloud and snow probabilities too.
     """
 
     seed: int = 7090
@@ -68,6 +72,8 @@ class WorldOptions:
     latitude: float = 60.0
     ocean: bool | None = None
     dem_year: int = 2013
+    false_cloud: float = 0.0
+    percentages: bool = False
 
     def __post_init__(self) -> None:
         years = tuple(int(year) for year in self.years)
@@ -86,6 +92,7 @@ class WorldOptions:
             ),
             (1 <= self.dates_per_year <= 12, f"dates_per_year {self.dates_per_year} is out of range", "give 1 to 12"),
             (0 <= self.cloud <= 1, f"cloud {self.cloud} is not a share", "give 0 to 1"),
+            (0 <= self.false_cloud <= 1, f"false_cloud {self.false_cloud} is not a share", "give 0 to 1"),
             (abs(self.latitude) <= 78, f"latitude {self.latitude} is outside UTM", "give at most 78 degrees"),
             (
                 abs(self.longitude) < 179,
