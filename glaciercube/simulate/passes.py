@@ -67,7 +67,17 @@ class OpticalPass:
 
 @dataclass(frozen=True)
 class RadarPass:
-    """One overpass of Sentinel-1; fields as of `OpticalPass`."""
+    """One overpass of Sentinel-1; fields as of `OpticalPass`.
+
+    Attributes
+    ----------
+    mode : str
+        ``"IW"`` or ``"EW"``.
+    polarizations : tuple of str
+        Such as ``("vv", "vh")`` or ``("hh",)``.
+    slice_number : int
+        Which slice of its datatake it is, from 1 on; 0 where the item does not say.
+    """
 
     when: dt.datetime
     day: dt.date
@@ -75,6 +85,10 @@ class RadarPass:
     orbit: int
     absolute_orbit: int
     seed: int
+    platform: str = "A"
+    mode: str = "IW"
+    polarizations: tuple[str, ...] = ("vv", "vh")
+    slice_number: int = 0
 
 
 def sun_position(when: dt.datetime, longitude: float, latitude: float) -> tuple[float, float]:
