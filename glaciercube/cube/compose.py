@@ -20,7 +20,7 @@ from glaciercube.sensors.sentinel2 import CLOUD_LAYERS
 __all__ = ["CLEAR_FLAGS", "FLAG_CLOUD", "FLAG_OBSERVED", "FLAG_SHADOW", "FLAG_SNOW", "compose"]
 
 # What a companion says of its pass, kept beside its age.
-_ORBIT = ("orbit_state", "relative_orbit")
+_ORBIT = ("orbit_state", "relative_orbit", "platform")
 _SUN = ("sun_azimuth", "sun_elevation")
 
 

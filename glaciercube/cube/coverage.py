@@ -6,12 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import shapely
+import xarray as xr
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from glaciercube.catalog import Scenes
 
-__all__ = ["coverage"]
+__all__ = ["coverage", "with_coverage"]
 
 # Points a side at which the region is asked whether a footprint holds them.
 _SIDE = 24
@@ -40,6 +41,13 @@ def coverage(scenes: Scenes, geobox: GeoBox) -> pd.Series[float]:
         for time, group in table.groupby("time")["geometry"]
     }
     return pd.Series(shares, dtype=float).sort_index()
+
+
+def with_coverage(series: xr.Dataset, scenes: Scenes, geobox: GeoBox) -> xr.Dataset:
+    """A sensor's series with its `coverage` as a coordinate along time."""
+    shares = coverage(scenes, geobox).reindex(series["time"].to_numpy()).to_numpy("float64")
+    attrs = {"units": "1", "long_name": "share of the grid within the footprints of the scenes"}
+    return series.assign_coords(coverage=("time", shares, attrs))
 
 
 def _points(geobox: GeoBox) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from glaciercube.catalog import Scenes
+from glaciercube.cube.coverage import with_coverage
 from glaciercube.cube.request import Backend
 from glaciercube.cube.series import Layers, join_layers, read_layers
 from glaciercube.cube.speckle import EDGE_WIDTH, border_noise, lee_filter, local_mean, mean_of_layers
@@ -115,7 +116,8 @@ def load_radar(
     Dataset (time, y, x)
         float32 ``vv vh hh hv`` linear power and ``vv_db`` and so on, as far as scenes have them, NaN elsewhere; one
         layer per pass of one platform, orbit and mode. Coordinates along time: ``orbit_state``, ``platform``,
-        ``instrument_mode``, ``group`` (text, empty where unknown) and ``relative_orbit`` (int, 0 where unknown).
+        ``instrument_mode``, ``group`` (text, empty where unknown), ``relative_orbit`` (int, 0 where unknown) and
+        ``coverage`` (share of the grid within its footprints).
 
     Raises
     ------
@@ -139,7 +141,7 @@ def load_radar(
         looks = looks * np.array([len(group) for group in members])
     if options.speckle != "none":
         series = _filtered(series, options, looks)
-    return _described(_with_decibels(series), passes)
+    return with_coverage(_described(_with_decibels(series), passes), scenes, geobox)
 
 
 def averaged_times(scenes: Scenes, options: RadarOptions) -> dict[np.datetime64, tuple[np.datetime64, ...]]:

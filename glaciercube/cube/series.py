@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -10,6 +11,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
+from glaciercube.cube.coverage import with_coverage
 from glaciercube.cube.request import Backend, requests
 from glaciercube.errors import CubeError
 from glaciercube.sensors import Sensor
@@ -38,7 +40,9 @@ def load_series(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backe
     Returns
     -------
     Dataset (time, y, x)
-        As `Sensor.decode` gives it, one layer per observation; the sun as coordinates along time for optical sensors.
+        As `Sensor.decode` gives it, one layer per observation. Coordinates along time: ``coverage`` (share of the grid
+        within its footprints) and, for optical sensors, ``sun_azimuth`` and ``sun_elevation``, and ``view_azimuth`` and
+        ``view_zenith`` where a provider says them; degrees, of the first scene of an observation.
 
     Raises
     ------
@@ -51,6 +55,12 @@ def load_series(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backe
         first = table.drop_duplicates("time").set_index("time").sort_index()
         for name in ("sun_azimuth", "sun_elevation"):
             series = series.assign_coords({name: ("time", first[name].to_numpy("float32"), {"units": "degree"})})
+        notes = [json.loads(text) for text in first["notes"]]
+        for name in ("view_azimuth", "view_zenith"):
+            angles = np.array([note.get(name, np.nan) for note in notes], "float32")
+            if np.isfinite(angles).any():
+                series = series.assign_coords({name: ("time", angles, {"units": "degree"})})
+    series = with_coverage(series, scenes, geobox)
     levels = sorted(set(table["level"]) - {""})
     return series.assign_attrs({"reflectance": "+".join(levels)} if levels else {})
 

@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 # Raised only when the bytes that the kernel gives for the same input change.
 KERNEL_VERSION: Final = 1
 
-# Bits of `quality`; 0 means that the pixel was never processed. The four after `processed` are `optical_flags`.
+# Bits of `quality`; 0 means that the pixel was never processed. The four after `processed`, and the last, are
+# `optical_flags` shifted by one.
 QUALITY_BITS: Final = {
     "processed": 1,
     "optical_observed": 2,
@@ -39,6 +40,7 @@ QUALITY_BITS: Final = {
     "snow": 16,
     "radar_observed": 32,
     "terrain_known": 64,
+    "recovered": 128,
 }
 
 
