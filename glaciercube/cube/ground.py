@@ -26,6 +26,7 @@ from glaciercube.cube.tiles import METRES_PER_DEGREE
 from glaciercube.region import geographic_bounds
 from glaciercube.region.bounds import search_boxes
 from glaciercube.sensors import Sensor
+from glaciercube.sensors.copdem import GEOID
 
 __all__ = ["load_ground"]
 
@@ -34,7 +35,7 @@ _VARIABLES: dict[str, dict[str, Any]] = {
         "units": "m",
         "standard_name": "height_above_geopotential_datum",
         "long_name": "elevation",
-        "geoid": "EGM2008 (EPSG:3855)",
+        "geoid": GEOID,
     },
     "slope": {"units": "degree", "long_name": "slope of the surface"},
     "aspect_sin": {"units": "1", "long_name": "sine of the downslope direction, clockwise from true north"},

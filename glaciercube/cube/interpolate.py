@@ -31,7 +31,8 @@ class Rows:
     step : float
         Degrees from row to row.
     count : int
-        Rows from pole to pole, beyond which the last goes on; 0 where there is no last.
+        Rows from the north pole, where row 0 lies, to the last before the south pole; beyond them come the rows of the
+        opposite meridian. 0 where rows do not reach from pole to pole.
     """
 
     top: float
@@ -102,8 +103,7 @@ def interpolate(
     kind = np.full(longitude.shape, VOID, dtype=np.uint8)
     centre = np.zeros(longitude.shape, dtype=bool)
     for step, factor in zip(range(-1, 3), _keys(down), strict=True):
-        row = above + step
-        values, kinds, across = _along(windows, np.clip(row, 0, rows.count - 1) if rows.count else row, longitude)
+        values, kinds, across = _over_poles(windows, rows.count, above + step, longitude)
         cubic += factor * sum(w * v for w, v in zip(_keys(across), values.T, strict=True))
         if step not in (0, 1):
             continue
@@ -120,6 +120,27 @@ def interpolate(
         bilinear = near / weight
     elevation = np.where(np.isfinite(cubic), cubic, bilinear)
     return np.where(centre, elevation, np.nan), kind
+
+
+def _over_poles(
+    windows: Sequence[Window], count: int, row: IntArray, longitude: FloatArray
+) -> tuple[FloatArray, npt.NDArray[np.uint8], FloatArray]:
+    """As `_along`, where rows may lie beyond a pole or on the south pole, which has no row of its own."""
+    north, south = row < 0, row >= count if count else np.zeros(row.shape, dtype=bool)
+    if not count or not (north.any() or south.any()):
+        return _along(windows, row, longitude)
+    beyond = north | (row > count)
+    inner = np.where(north, -row, np.where(south, np.minimum(2 * count - row, count - 1), row))
+    values, kinds, across = _along(windows, inner, np.where(beyond, _opposite(longitude), longitude))
+    pole = row == count
+    if pole.any():
+        across_pole, _, _ = _along(windows, inner[pole], _opposite(longitude[pole]))
+        values[pole] = (values[pole] + across_pole) / 2.0
+    return values, kinds, across
+
+
+def _opposite(longitude: FloatArray) -> FloatArray:
+    return np.where(longitude < 0, longitude + 180.0, longitude - 180.0)
 
 
 def _along(

@@ -27,7 +27,8 @@ __all__ = ["Mosaic", "Native", "WindowPlan", "chunks_of", "direct_elevation", "l
 
 Edges: TypeAlias = tuple[int, int, int, int]
 
-# Native pixels a side of what is read at once: a quarter of a GLO-30 tile, on whose blocks it starts anew.
+# Native pixels a side of what is read at once: a quarter of a GLO-30 tile; half of its columns near the poles, where
+# blocks need many columns of few rows.
 _CHUNK = 900
 # Metres: what may be missing from sea level on the edge of a tile that looks out on the open sea.
 _SEA_TOLERANCE = 0.5
@@ -214,7 +215,8 @@ def _strip_array(strip: Strip, sensor: Sensor, scenes: Scenes, backend: Backend)
     if not strip.tiles:
         return None
     # Native pixels, or means of whole ones: nothing is interpolated.
-    return _elevation(sensor, _some(scenes, strip.tiles), strip.geobox, _CHUNK, backend, "average")
+    chunk = min(_CHUNK, strip.turn // 720) if strip.turn else _CHUNK
+    return _elevation(sensor, _some(scenes, strip.tiles), strip.geobox, chunk, backend, "average")
 
 
 def _some(scenes: Scenes, rows: Sequence[int]) -> Scenes:
