@@ -23,8 +23,9 @@ from odc.geo.xr import xr_coords
 from pyproj import Transformer
 
 from glaciercube.catalog import Scenes, find
-from glaciercube.cube import load
+from glaciercube.cube import backend_odc, load
 from glaciercube.cube.ground import load_ground
+from glaciercube.cube.native import lay_out, open_native
 from glaciercube.cube.request import Request
 from glaciercube.cube.terrain import terrain_variables
 from glaciercube.region import Region
@@ -307,6 +308,20 @@ def test_another_layout_is_one_raster_and_what_it_does_not_cover_is_void(tmp_pat
     inside = on_grid(region, covered)
     np.testing.assert_array_equal(found["dem_flags"], np.where(inside > 0, 1, 4))
     np.testing.assert_array_equal(found["elevation"].isnull(), inside == 0)
+
+
+def test_native_pixels_are_the_stored_ones(world: World, catalog: Path) -> None:
+    scenes = find(catalog, world.region, "2021", ["dem"]).of("dem")
+    layout, samples, others = lay_out(scenes.items(), ["data"] * 4, world.region.search_boxes(100.0), 20.0)
+    assert (len(layout), samples, others) == (1, 1, [])
+    native = open_native(layout[0], get_sensor("dem"), scenes, backend_odc.read)
+    cells = [(strip, array, cell) for strip, array in native.strips for cell in strip.cells]
+    assert sorted(cell for _, _, cell in cells) == [(59, -148), (59, -147), (60, -148), (60, -147)]
+    for strip, array, (south, west) in cells:
+        (path,) = catalog.parent.rglob(f"*_N{south}_00_W{-west}_00_DEM.tif")
+        stored = _file(path)[1]
+        np.testing.assert_array_equal(array[strip.window((south, west))].compute(), stored)
+        assert stored.any()
 
 
 def test_tiles_read_from_files_have_no_seam_at_four_corners_and_60_north(world: World, catalog: Path) -> None:

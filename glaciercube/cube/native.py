@@ -216,7 +216,8 @@ def _strip_array(strip: Strip, sensor: Sensor, scenes: Scenes, backend: Backend)
         return None
     # Native pixels, or means of whole ones: nothing is interpolated.
     chunk = min(_CHUNK, strip.turn // 720) if strip.turn else _CHUNK
-    return _elevation(sensor, _some(scenes, strip.tiles), strip.geobox, chunk, backend, "average")
+    resampling = "average" if strip.factor > 1 else "nearest"
+    return _elevation(sensor, _some(scenes, strip.tiles), strip.geobox, chunk, backend, resampling)
 
 
 def _some(scenes: Scenes, rows: Sequence[int]) -> Scenes:

@@ -73,6 +73,8 @@ class Strip:
         Columns around the Earth; 0 where they do not close.
     top, step_y : float
         Degrees: upper edge of its first row, and spacing of rows.
+    factor : int
+        Stored pixels in a side of one of these.
     tiles : tuple of int
         Scenes that fill it.
     cells : tuple of Cell
@@ -87,6 +89,7 @@ class Strip:
     turn: int
     top: float
     step_y: float
+    factor: int
     tiles: tuple[int, ...]
     cells: tuple[Cell, ...] = ()
 
@@ -237,6 +240,7 @@ def _degree_strip(tiles: Sequence[Tile], south: int, west: int, east: int, count
         turn=360 * width,
         top=south + 1.0 + 0.5 / count,
         step_y=factor / count,
+        factor=factor,
         tiles=tuple(tile.index for tile in own),
         cells=tuple(sorted({tile.cell for tile in own if tile.cell})),
     )
@@ -275,6 +279,7 @@ def _single_layer(tile: Tile) -> Layer:
         turn=0,
         top=a.f,
         step_y=-a.e,
+        factor=1,
         tiles=(tile.index,),
     )
     return Layer(Rows(a.f, -a.e), (strip,), degrees=False)
