@@ -215,11 +215,14 @@ def _remedy(status: int, authorised: bool) -> str:
 
 def _status(error: Exception) -> tuple[int | None, str]:
     """The HTTP status of a refusal, and what was said with it."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        return status, str(error)
-    answer = getattr(error, "response", None)
-    return (answer.status_code, answer.text) if answer is not None else (None, "")
+    for cause in _causes(error):
+        status = getattr(cause, "status_code", None)
+        if isinstance(status, int):
+            return status, str(cause)
+        answer = getattr(cause, "response", None)
+        if answer is not None:
+            return answer.status_code, answer.text
+    return None, ""
 
 
 def _detail(body: str) -> str:

@@ -33,6 +33,9 @@ __all__ = ["Source", "open_source"]
 PAGES: Final = (100, 25, 5)
 _TOO_LARGE: Final = (413, 500, 502, 504)
 
+_OVERHANG: Final = 30.0  # degrees; a Sentinel-2 tile at 84 degrees of latitude is 10 wide, a Sentinel-1 scene 23
+_SLIVER: Final = 0.001  # degrees
+
 
 @dataclass(frozen=True)
 class Source:
@@ -139,6 +142,8 @@ class Source:
             # Whether it can be searched is asked below. The time-out is given twice: opening would undo the first.
             warnings.simplefilter("ignore", PystacClientWarning)
             client = pystac_client.Client.open(access.url, stac_io=access.api(), timeout=timeouts())
+        # Else it would be fetched again by its link, which behind some proxies leads nowhere.
+        client.set_root(client)
         return client if client.get_search_link() else None
 
     def _root(self, access: Access) -> pystac.Catalog:
@@ -147,15 +152,17 @@ class Source:
         return pystac.Catalog.from_file(access.url, stac_io=CatalogIO(access))
 
     def _walk(self, access: Access, collection: str, broken: list[tuple[str, str]] | None) -> Iterator[pystac.Item]:
+        files = CatalogIO(access)
         for child in self._root(access).get_all_collections():
             if child.id != collection:
                 continue
             for folder in _folders(child):
                 for link in folder.get_item_links():
-                    with _set_apart(Path(link.get_absolute_href() or "").stem, broken):
-                        item = link.resolve_stac_object(root=folder.get_root()).target
-                        if isinstance(item, pystac.Item):
-                            yield item
+                    href = link.get_absolute_href() or ""
+                    # What cannot be fetched is no reason to go on without it; what is not STAC may be.
+                    content = files.read_json(href)
+                    with _set_apart(Path(href).stem, broken):
+                        yield _item(content, href)
 
     def _search(
         self,
@@ -165,10 +172,10 @@ class Source:
         interval: Interval | None,
         broken: list[tuple[str, str]] | None,
     ) -> Iterator[pystac.Item]:
-        for box in boxes:
+        for box in _with_overhang(boxes):
             for feature in self._features(client, collection, box, interval):
                 with _set_apart(str(feature.get("id")), broken):
-                    yield pystac.Item.from_dict(feature, preserve_dict=False, migrate=True)
+                    yield _item(feature)
 
     def _features(
         self, client: Client, collection: str, box: Bounds, interval: Interval | None
@@ -217,6 +224,11 @@ def _in_words(access: Access) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - raised again, but not from it
         raise access.failure(error) from None
+
+
+def _item(content: dict[str, Any], href: str | None = None) -> pystac.Item:
+    # As it was published, from whichever source: a migration rewrites some fields, and warns of others.
+    return pystac.Item.from_dict(content, href=href, preserve_dict=False, migrate=False)
 
 
 @contextmanager
@@ -275,6 +287,20 @@ def open_source(catalog: str | Path) -> Source:
             + ", ".join(PROFILES),
         )
     return Source(str(path.resolve()))
+
+
+def _with_overhang(boxes: Sequence[Bounds]) -> list[Bounds]:
+    """The boxes, and slivers across the antimeridian from them.
+
+    Some providers draw a scene there on beyond 180 degrees; servers then find it on the side only where it begins.
+    """
+    asked = list(boxes)
+    for west, south, east, north in boxes:
+        if west < -180.0 + _OVERHANG and not any(box[2] >= 180.0 for box in boxes):
+            asked.append((180.0 - _SLIVER, south, 180.0, north))
+        if east > 180.0 - _OVERHANG and not any(box[0] <= -180.0 for box in boxes):
+            asked.append((-180.0, south, _SLIVER - 180.0, north))
+    return asked
 
 
 def _whole_seconds(interval: Interval | None) -> Interval | None:

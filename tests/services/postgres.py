@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.catalogue import Published
@@ -39,7 +39,7 @@ class Postgres:
 
     folder: Path
     programs: Path
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
 
     def database(self, name: str) -> Mapping[str, str]:
         """Make a database with pgstac's schema; the variables by which clients find it."""
