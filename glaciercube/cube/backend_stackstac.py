@@ -63,7 +63,7 @@ def read(request: Request) -> xr.Dataset:
             observed[scene["time"]].append(layer)
         slices = [_mosaic(observed[label], nodata, request) for label in labels]
         attrs = {"nodata": float(nodata), "scale": band.scale}
-        raw[band.band] = (("time", "y", "x"), da.stack(slices), attrs)
+        raw[band.band] = (("time", *geobox.dimensions), da.stack(slices), attrs)
     return raw
 
 
@@ -138,7 +138,7 @@ def _layers(
 def _mosaic(layers: list[da.Array], nodata: Any, request: Request) -> da.Array:
     """The layers of one observation as one; where several have a pixel, the first by identifier wins, as with odc."""
     if not layers:
-        empty: da.Array = da.full(request.geobox.shape, nodata, dtype=nodata.dtype, chunks=request.cell)
+        empty: da.Array = da.full(tuple(request.geobox.shape), nodata, dtype=nodata.dtype, chunks=request.cell)
         return empty
     if len(layers) == 1:
         return layers[0]
