@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -17,7 +18,7 @@ from odc.geo.geom import Geometry
 from glaciercube.catalog import Scenes
 from glaciercube.cube.coverage import with_coverage
 from glaciercube.cube.request import Backend
-from glaciercube.cube.series import Layers, join_layers, read_layers
+from glaciercube.cube.series import Layers, check_labels, join_layers, read_layers
 from glaciercube.cube.speckle import EDGE_WIDTH, border_noise, lee_filter, local_mean, mean_of_layers
 from glaciercube.errors import require
 from glaciercube.sensors import Sensor, decibel
@@ -124,6 +125,7 @@ def load_radar(
     CubeError
         If two overpasses have one time.
     """
+    check_labels(scenes)
     scenes = _with_corrections(scenes, options)
     layers: Layers = {}
     for part in _single_slices(scenes) if options.border_noise else [scenes]:
@@ -195,21 +197,30 @@ def _without_border_noise(layer: xr.Dataset, options: RadarOptions) -> xr.Datase
     lead = next((name for name in CO_POLARIZED if name in layer), None)
     if lead is None:
         return layer
-    depth = options.border_reach + EDGE_WIDTH
-    noise = layer[lead].copy(
-        data=da.map_overlap(
-            border_noise,
-            layer[lead].data,
-            floor=10.0 ** (options.border_floor / 10.0),
-            reach=options.border_reach,
-            depth=depth,
-            # What lies beyond the grid is not known: its edge is no edge of a swath.
-            boundary="nearest",
-            dtype=bool,
-            meta=np.empty((0, 0), dtype=bool),
-        )
+    found = _with_neighbours(
+        border_noise,
+        layer[lead].data,
+        options.border_reach + EDGE_WIDTH,
+        # What lies beyond the grid is not known: its edge is no edge of a swath.
+        boundary="nearest",
+        dtype=bool,
+        floor=10.0 ** (options.border_floor / 10.0),
+        reach=options.border_reach,
     )
+    noise = layer[lead].copy(data=found)
     return layer.map(lambda power: power.where(~noise), keep_attrs=True)
+
+
+def _with_neighbours(
+    function: Callable[..., Any], data: da.Array, depth: int, *, boundary: Any, dtype: Any, **known: Any
+) -> da.Array:
+    """Map a function over the blocks of (y, x), each with `depth` pixels of its neighbours."""
+    if min(data.shape) <= depth:
+        # dask wants more than one block's worth of neighbours; so small a grid is one block.
+        depth, data = 0, data.rechunk(-1)
+    meta = np.empty((0, 0), dtype=dtype)
+    found: da.Array = da.map_overlap(function, data, depth=depth, boundary=boundary, dtype=dtype, meta=meta, **known)
+    return found
 
 
 def _passes(scenes: Scenes) -> pd.DataFrame:
@@ -267,19 +278,10 @@ def _filtered(series: xr.Dataset, options: RadarOptions, looks: np.ndarray[Any, 
     def smooth(power: xr.DataArray) -> xr.DataArray:
         layers = []
         for row, count in enumerate(looks):
-            more = {} if options.speckle == "mean" else {"looks": float(count)}
-            layers.append(
-                da.map_overlap(
-                    local_mean if options.speckle == "mean" else lee_filter,
-                    power.data[row],
-                    window=options.window,
-                    depth=options.window // 2,
-                    boundary=np.nan,
-                    dtype=power.dtype,
-                    meta=_META,
-                    **more,
-                )
-            )
+            known: dict[str, Any] = {} if options.speckle == "mean" else {"looks": float(count)}
+            function = local_mean if options.speckle == "mean" else lee_filter
+            near = {"boundary": np.nan, "dtype": power.dtype, "window": options.window}
+            layers.append(_with_neighbours(function, power.data[row], options.window // 2, **near, **known))
         return power.copy(data=da.stack(layers))
 
     return series.map(smooth, keep_attrs=True)

@@ -16,7 +16,7 @@ from glaciercube.cube.request import Backend, requests
 from glaciercube.errors import CubeError
 from glaciercube.sensors import Sensor
 
-__all__ = ["Layers", "join_layers", "load_series", "read_layers"]
+__all__ = ["Layers", "check_labels", "join_layers", "load_series", "read_layers"]
 
 Layers: TypeAlias = dict[np.datetime64, list[xr.Dataset]]
 
@@ -49,6 +49,7 @@ def load_series(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backe
     CubeError
         If two overpasses have one time.
     """
+    check_labels(scenes)
     table = scenes.table
     series = join_layers(read_layers(sensor, scenes, geobox, cell, backend))
     if (table["level"] != "").any():
@@ -72,13 +73,7 @@ def read_layers(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backe
     -------
     dict
         Label of an observation -> its layers (y, x), one for each way of storing that its scenes have.
-
-    Raises
-    ------
-    CubeError
-        If two overpasses have one time.
     """
-    _check_labels(scenes)
     layers: Layers = {}
     for request in requests(sensor, scenes, geobox, cell):
         raw = backend(request)
@@ -102,8 +97,14 @@ def join_layers(layers: Mapping[np.datetime64, Sequence[xr.Dataset]]) -> xr.Data
     return series.assign_coords(time=("time", np.array(times), {"standard_name": "time", "long_name": "acquisition"}))
 
 
-def _check_labels(scenes: Scenes) -> None:
-    """Two overpasses under one label would become one picture."""
+def check_labels(scenes: Scenes) -> None:
+    """Refuse two overpasses under one label, which would become one picture.
+
+    Raises
+    ------
+    CubeError
+        If there are.
+    """
     passes = scenes.table["group"].str.partition("/")[2]
     for time, names in passes.groupby(scenes.table["time"].to_numpy()):
         if names.nunique() > 1:
