@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 __all__ = [
     "BandError",
@@ -86,9 +86,39 @@ class BandError(GlaciercubeError):
 
 
 class ReadError(GlaciercubeError):
-    """Pixels could not be read; never turned into zeros."""
+    """Pixels could not be read; never turned into zeros.
+
+    Parameters
+    ----------
+    problem, remedy : str
+        As of every error.
+    failure : str
+        ``"transient"``: it may be there when it is asked for again (time-outs, 429, 5xx, cut off); ``"authorisation"``:
+        refused even after it was signed again; ``"permanent"``: not there, or not what it should be.
+    uri : str
+        The file, without query, user or token.
+    scene, band : str
+        STAC identifier and band, empty where they are not known.
+    reason : str
+        What went wrong, in a few words without secrets.
+    """
 
     kind = "read"
+
+    def __init__(
+        self,
+        problem: str,
+        remedy: str,
+        *,
+        failure: Literal["transient", "authorisation", "permanent"] = "permanent",
+        uri: str = "",
+        scene: str = "",
+        band: str = "",
+        reason: str = "",
+    ) -> None:
+        super().__init__(problem, remedy)
+        self.failure = failure
+        self.uri, self.scene, self.band, self.reason = uri, scene, band, reason
 
 
 class CubeError(GlaciercubeError):

@@ -169,7 +169,8 @@ def make_plan(
     members = [_members(scenes, row, averaged) for row in rows]
     decided = {
         "grid": grid_attributes(region.geobox),
-        "load": asdict(load),
+        # How patient reads are decides no pixel.
+        "load": {name: value for name, value in asdict(load).items() if name != "read"},
         "compose": asdict(compose),
         "model": model.hash,
         "kernel": KERNEL_VERSION,

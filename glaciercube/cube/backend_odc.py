@@ -5,7 +5,6 @@ from __future__ import annotations
 import odc.stac
 import xarray as xr
 
-from glaciercube.catalog import signer
 from glaciercube.cube.reader import Driver
 from glaciercube.cube.request import Request
 
@@ -25,8 +24,7 @@ def read(request: Request) -> xr.Dataset:
         resampling=dict(request.resampling),
         stac_cfg={request.node: {"assets": assets, "warnings": "ignore"}},
         fail_on_error=True,
-        patch_url=signer(request.signing),
-        driver=Driver(),
+        driver=Driver(request.signing, request.read),
     )
     for band in request.bands:
         raw[band.band].attrs.update(nodata=nodata[band.band], scale=band.scale)

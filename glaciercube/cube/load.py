@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import xarray as xr
@@ -11,7 +11,8 @@ from glaciercube.catalog import Scenes
 from glaciercube.cube import backend_odc, backend_stackstac
 from glaciercube.cube.ground import load_ground
 from glaciercube.cube.radar import RadarOptions, load_radar
-from glaciercube.cube.request import Backend
+from glaciercube.cube.request import Backend, Request
+from glaciercube.cube.retry import ReadOptions
 from glaciercube.cube.series import load_series
 from glaciercube.errors import CubeError, require
 from glaciercube.region import Region
@@ -38,11 +39,14 @@ class LoadOptions:
         leaves the choice of the overview to GDAL.
     radar : RadarOptions
         What is done to Sentinel-1's power: border noise, platforms' corrections, averaging over dates, speckle filter.
+    read : ReadOptions
+        How patient reads are: attempts, time-outs, budget. It decides no pixel.
     """
 
     cell: int = 256
     backend: Literal["odc", "stackstac"] = "odc"
     radar: RadarOptions = field(default_factory=RadarOptions)
+    read: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         require(self.cell >= 1, f"cell {self.cell} is not a number of pixels", "give 1 or more, such as 256")
@@ -86,7 +90,12 @@ def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> 
     options = options or LoadOptions()
     if not len(scenes):
         raise CubeError("there are no scenes to load", "run find with a wider interval or region")
-    backend, nodes = _BACKENDS[options.backend], dict[str, xr.Dataset]()
+    patience, reads = options.read, _BACKENDS[options.backend]
+
+    def backend(request: Request) -> xr.Dataset:
+        return reads(replace(request, read=patience))
+
+    nodes: dict[str, xr.Dataset] = {}
     for name in scenes.sensors:
         sensor = get_sensor(name)
         asked = (sensor, scenes.of(name), region.geobox, options.cell, backend)

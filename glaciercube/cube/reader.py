@@ -1,78 +1,307 @@
-"""The pixel reader: odc-loader's rasterio driver with time-outs, retries and errors that name the file."""
+"""The pixel reader: one cell of one file, tried again where there is sense in it, signed when it is read.
+
+`read_cell` is all of it; `Driver` is its face to odc-loader. A read gives the file's pixels or raises `ReadError`: a
+value is never made up for it.
+"""
 
 from __future__ import annotations
 
+import re
+import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from odc.loader._rio import RioReader
 from odc.loader.types import RasterLoadParams, RasterSource
 
-from glaciercube.catalog.scenes import without_secrets
+from glaciercube.catalog import without_secrets
+from glaciercube.cube.access import Access
+from glaciercube.cube.address import Address
+from glaciercube.cube.carried import Carried
+from glaciercube.cube.leaving import is_left_out
+from glaciercube.cube.retry import Failure, FailureKind, ReadOptions, Turn, kind_of_status
+from glaciercube.cube.transport import Remote, RemoteFile, forget
 from glaciercube.cube.warp import warp_onto
 from glaciercube.errors import ReadError
 
-__all__ = ["GDAL_SETTINGS", "Driver"]
+__all__ = ["Driver", "read_cell"]
 
 # odc-loader hands rasterio arrays whose georeference it passes beside them; the warning would come with every block.
 warnings.filterwarnings("ignore", "Dataset has no geotransform", rasterio.errors.NotGeoreferencedWarning)
 
-# GDAL waits for ever by default; a stalled server must not hold a run.
-GDAL_SETTINGS: Final = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "1",
-    "GDAL_HTTP_MULTIRANGE": "YES",
+_REMEDIES: Final[Mapping[FailureKind, str]] = {
+    "transient": "try again later, or give more time (load: {read: {attempts: ..., budget: ...}})",
+    "authorisation": "check the credentials for it, or leave its scene out",
+    "permanent": "check that the file is whole and reachable, or leave its scene out",
 }
+_STATUS: Final = re.compile(r"(?:response code|response_code=|error code)[ :=]*(\d{3})", re.IGNORECASE)
+# What GDAL and the stores say, in lower case.
+_SAYS: Final[tuple[tuple[FailureKind, tuple[str, ...]], ...]] = (
+    (
+        "authorisation",
+        (
+            "accessdenied",
+            "access denied",
+            "invalidaccesskeyid",
+            "signaturedoesnotmatch",
+            "expiredtoken",
+            "no valid aws credentials",
+            "no valid azure",
+            "no valid gcs",
+        ),
+    ),
+    (
+        "transient",
+        ("timed out", "timeout", "reset by peer", "curl error", "could not resolve", "slowdown", "got 0 bytes"),
+    ),
+    ("permanent", ("does not exist", "no such file", "not recognized", "nosuchkey", "nosuchbucket")),
+)
+
+
+def read_cell(
+    uri: str,
+    geobox: GeoBox,
+    *,
+    resampling: str,
+    dtype: npt.DTypeLike,
+    nodata: float,
+    band: int = 1,
+    signing: str = "",
+    options: ReadOptions | None = None,
+) -> npt.NDArray[Any]:
+    """Read one file onto one cell of the grid.
+
+    Parameters
+    ----------
+    uri : str
+        A path or URI, or an `Address` as a URI.
+    geobox : GeoBox
+        The cell.
+    resampling : str
+        GDAL's name of the method.
+    dtype : dtype
+        dtype of the pixels that are returned.
+    nodata : float
+        Their value where the file has no data, and everywhere if its scene is left out (`leaving_out`).
+    band : int
+        Which band of the file, from 1.
+    signing : str
+        How the file is signed; see `Access`.
+    options : ReadOptions or None
+        How patient.
+
+    Returns
+    -------
+    ndarray (y, x)
+        Stored pixels.
+
+    Raises
+    ------
+    ReadError
+        If it cannot be read; the error says of which scene, which band and why.
+    """
+    address = Address.parse(uri)
+    kind = np.dtype(dtype)
+    if is_left_out(address.scene) and (kind.kind == "f" or np.isfinite(nodata)):
+        return np.full(geobox.shape, nodata, kind)
+
+    def warp(path: str, opener: Callable[..., Any] | None) -> npt.NDArray[Any]:
+        return warp_onto(path, geobox, resampling=resampling, dtype=kind, nodata=nodata, band=band, opener=opener)
+
+    turn, access = Turn(options or ReadOptions()), Access(signing)
+    with Carried.nothing().applied({}, dict(address.options)):
+        try:
+            return _read(address, access, turn, warp)
+        except Failure as found:
+            failure = found
+    # Raised here, so that no other exception hangs on it: theirs may quote signed URLs.
+    raise _error(address, failure)
+
+
+_Warp = Callable[[str, Callable[..., Any] | None], npt.NDArray[Any]]
+
+
+def _read(address: Address, access: Access, turn: Turn, warp: _Warp) -> npt.NDArray[Any]:
+    if not address.is_http:
+        return _through_gdal(address, turn, warp)
+    try:
+        return _over_http(address, access, turn, warp)
+    except Failure as failure:
+        # Bytes that GDAL cannot make sense of, or of two versions of the file: fetched anew once.
+        forget(address.href)
+        if failure.kind != "permanent" or not failure.garbled:
+            raise
+    return _over_http(address, access, turn, warp)
+
+
+def _over_http(address: Address, access: Access, turn: Turn, warp: _Warp) -> npt.NDArray[Any]:
+    remote = Remote(address, access, turn)
+    # An empty or missing file is told from a bad one before GDAL sees it.
+    remote.size()
+    name = PurePosixPath(urlsplit(address.href).path).name or "file"
+
+    def opener(path: str, mode: str = "rb") -> RemoteFile:  # noqa: ARG001 - rasterio's protocol
+        if PurePosixPath(path).name != name:
+            raise FileNotFoundError(path)
+        return RemoteFile(remote)
+
+    # rasterio knows openers by the folder: one of its own for each read, as threads read side by side.
+    folder = uuid.uuid4().hex
+    reason, pixels = "", None
+    try:
+        # Python files cannot be read by GDAL's own threads.
+        with rasterio.Env(GDAL_NUM_THREADS="1"):
+            pixels = warp(f"{folder}/{name}", opener)
+    except (rasterio.errors.RasterioError, ValueError) as error:
+        reason = _first_line(error, f"{folder}/{name}") or "it cannot be decoded"
+    # Whatever GDAL made of it: a file whose bytes did not all come was not read.
+    if remote.failure is not None:
+        raise remote.failure
+    if pixels is None:
+        raise Failure(reason, "permanent", garbled=True)
+    return pixels
+
+
+def _through_gdal(address: Address, turn: Turn, warp: _Warp) -> npt.NDArray[Any]:
+    failed = 0
+    while True:
+        try:
+            return warp(address.href, None)
+        except (rasterio.errors.RasterioError, ValueError) as error:
+            failure = _gdals_failure(error, address)
+        if failure.kind != "transient" or not address.is_remote:
+            raise failure
+        failed += 1
+        turn.pause(failure, failed)
+        _clear(address.href)
+
+
+def _clear(path: str) -> None:
+    """Make GDAL forget that a file could not be opened, and what it read of it."""
+    # It forgets files under these names when a handle is closed: one is opened for that.
+    with rasterio.Env(CPL_VSIL_CURL_NON_CACHED="/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsioss/:/vsiswift/"):
+        try:
+            rasterio.open(path, sharing=False).close()
+        except rasterio.errors.RasterioError:
+            return
+
+
+def _gdals_failure(error: Exception, address: Address) -> Failure:
+    texts = []
+    at: BaseException | None = error
+    while at is not None:
+        texts.append(str(at))
+        at = at.__cause__ or at.__context__
+    said = " ".join(texts).lower()
+    reason = _first_line(error, address.href) or "it cannot be decoded"
+    status = _STATUS.search(said)
+    if status:
+        return Failure(reason, kind_of_status(int(status[1])))
+    unknown: FailureKind = "permanent"
+    kind = next((kind for kind, words in _SAYS if any(word in said for word in words)), unknown)
+    return Failure(reason, kind)
+
+
+def _first_line(error: Exception, path: str) -> str:
+    lines = str(error.__cause__ or error).splitlines()
+    text = without_secrets(lines[0]) if lines else ""
+    for name in (path, PurePosixPath(urlsplit(path).path).name):
+        text = text.replace(f"/vsiriopener/{name}", "it").replace(name, "it") if name else text
+    # A query may hold a signature, wherever GDAL quotes it.
+    return re.sub(r"\?\S+", "", text)
+
+
+def _error(address: Address, failure: Failure) -> ReadError:
+    of = f" of scene {address.scene}" if address.scene else ""
+    band = f" ({address.band})" if address.band else ""
+    return ReadError(
+        f"cannot read {address.shown}{band}{of} ({failure.reason})",
+        f"{_REMEDIES[failure.kind]}; nothing was filled in for it",
+        failure=failure.kind,
+        uri=address.shown,
+        scene=address.scene,
+        band=address.band,
+        reason=failure.reason,
+    )
 
 
 class _Reader(RioReader):
+    def __init__(self, src: RasterSource, ctx: Any, signing: str, options: ReadOptions) -> None:
+        super().__init__(src, ctx)
+        self._signing, self._options = signing, options
+
     def read(
         self,
         cfg: RasterLoadParams,
         dst_geobox: GeoBox,
         *,
-        dst: np.ndarray[Any, Any] | None = None,
+        dst: npt.NDArray[Any] | None = None,
         selection: Any = None,  # noqa: ARG002 - one band of a file is all that we ask for
-    ) -> tuple[tuple[slice, slice], np.ndarray[Any, Any]]:
-        try:
-            pixels = warp_onto(
-                self._src.uri,
-                dst_geobox,
-                resampling=cfg.resampling,
-                dtype=cfg.dtype or "float32",
-                nodata=float("nan") if cfg.fill_value is None else cfg.fill_value,
-                band=self._src.band,
-            )
-        except rasterio.errors.RasterioError as error:
-            uri = without_secrets(str(self._src.uri))
-            reason = without_secrets(str(error.__cause__ or error)).splitlines()[0].replace(str(self._src.uri), "it")
-            raise ReadError(
-                f"cannot read {uri} ({reason})",
-                "check that the file is whole and reachable, or leave its scene out; nothing was filled in for it",
-            ) from None
+    ) -> tuple[tuple[slice, slice], npt.NDArray[Any]]:
+        pixels = read_cell(
+            self._src.uri,
+            dst_geobox,
+            resampling=cfg.resampling,
+            dtype=cfg.dtype or "float32",
+            nodata=float("nan") if cfg.fill_value is None else cfg.fill_value,
+            band=self._src.band,
+            signing=self._signing,
+            options=self._options,
+        )
         if dst is not None:
             np.copyto(dst, pixels)
         return (slice(0, pixels.shape[0]), slice(0, pixels.shape[1])), pixels
 
 
 class Driver(RioDriver):
-    """Reads rasters with rasterio; a failed read raises `ReadError` and is never filled with a value."""
+    """Reads with `read_cell`, wherever the task runs.
+
+    Parameters
+    ----------
+    signing : str
+        How files are signed; see `Access`. They are signed when they are read, not when the graph is built.
+    options : ReadOptions or None
+        How patient.
+    """
+
+    def __init__(self, signing: str = "", options: ReadOptions | None = None) -> None:
+        super().__init__()
+        self.signing, self.options = signing, options or ReadOptions()
 
     def open(self, src: RasterSource, ctx: Any) -> RioReader:
         """Make the reader of one band of one file."""
-        return _Reader(src, ctx)
+        return _Reader(src, ctx, self.signing, self.options)
+
+    def capture_env(self) -> dict[str, Any]:
+        """GDAL's settings and the credentials as they are here, wrapped so that no text shows them."""
+        return {"carried": Carried.capture(Access(self.signing).variable)}
 
     @contextmanager
-    def restore_env(self, env: dict[str, Any], load_state: Any) -> Iterator[Any]:
-        """Set GDAL up where the read happens, also on a remote worker; the user's own settings win."""
-        with super().restore_env({**GDAL_SETTINGS, **env}, load_state) as context:
-            yield context
+    def restore_env(self, env: dict[str, Any], load_state: Any) -> Iterator[Any]:  # noqa: ARG002 - nothing is shared
+        """Set GDAL up as it was where the graph was built, also on a remote worker."""
+        carried: Carried = env.get("carried", Carried.nothing())
+        with carried.applied(_defaults(self.options)):
+            yield None
+
+
+def _defaults(options: ReadOptions) -> dict[str, str]:
+    """GDAL's settings for what it fetches itself (S3 and the like); it waits for ever by default."""
+    return {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_HTTP_CONNECTTIMEOUT": f"{max(1, round(options.connect_timeout))}",
+        "GDAL_HTTP_TIMEOUT": f"{max(1, round(options.timeout))}",
+        "GDAL_HTTP_MAX_RETRY": f"{min(3, options.attempts - 1)}",
+        "GDAL_HTTP_RETRY_DELAY": f"{options.delay:g}",
+        "GDAL_HTTP_MULTIRANGE": "YES",
+        # Half a tile is not a tile.
+        "GTIFF_IGNORE_READ_ERRORS": "NO",
+    }

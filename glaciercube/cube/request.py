@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pystac
@@ -11,6 +11,8 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
+from glaciercube.cube.address import Address
+from glaciercube.cube.retry import ReadOptions
 from glaciercube.sensors import BandSource, Sensor
 
 __all__ = ["Backend", "Request", "requests"]
@@ -38,6 +40,8 @@ class Request:
         Band name -> GDAL's name of the method.
     signing : str
         How assets are signed when read.
+    read : ReadOptions
+        How patient reads are.
     """
 
     node: str
@@ -48,6 +52,7 @@ class Request:
     cell: int
     resampling: Mapping[str, str]
     signing: str = ""
+    read: ReadOptions = field(default_factory=ReadOptions)
 
 
 class Backend(Protocol):
@@ -124,9 +129,26 @@ def _lean(item: pystac.Item, bands: tuple[BandSource, ...], node: str, time: Any
         fields = {key: value for key, value in source.extra_fields.items() if key in keep}
         nodata = "nan" if band.nodata is None else band.nodata
         fields["raster:bands"] = [{"data_type": band.dtype, "nodata": nodata}]
-        asset = pystac.Asset(source.href, media_type=source.media_type, roles=["data"], extra_fields=fields)
+        # The address says whose pixels they are: an error or a record names the scene, whatever backend reads.
+        href = _address(item, band, fields).uri
+        asset = pystac.Asset(href, media_type=source.media_type, roles=["data"], extra_fields=fields)
         lean.add_asset(band.band, asset)
     return lean
+
+
+def _address(item: pystac.Item, band: BandSource, fields: Mapping[str, Any]) -> Address:
+    known = {**item.properties, **fields}
+    epsg = known.get("proj:epsg")
+    return Address(
+        href=item.assets[band.asset].href,
+        scene=item.id,
+        band=band.band,
+        inner=band.inner,
+        # Arrays of a Zarr group say neither CRS nor grid; every other file does, and is believed.
+        crs=str(known.get("proj:code") or (f"EPSG:{epsg}" if epsg else "")) if band.inner else "",
+        transform=tuple(fields.get("proj:transform") or ()) if band.inner else (),
+        options=band.options,
+    )
 
 
 def _resampling(band: BandSource, target: float, *, static: bool) -> str:

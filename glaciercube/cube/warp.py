@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def warp_onto(
     dtype: npt.DTypeLike,
     nodata: float,
     band: int = 1,
+    opener: Callable[..., Any] | None = None,
 ) -> npt.NDArray[Any]:
     """Read a file onto a geobox: ``rasterio.warp.reproject`` of one of its overviews, and nothing else.
 
@@ -50,6 +52,8 @@ def warp_onto(
         Their value where the file has no data. It also marks missing pixels of a file that does not say how it does.
     band : int
         Which band of the file, from 1.
+    opener : callable or None
+        Opens ``path`` as a Python file, where GDAL is not to open it itself.
 
     Returns
     -------
@@ -61,11 +65,11 @@ def warp_onto(
     rasterio.errors.RasterioError
         If the file cannot be opened or read.
     """
-    with rasterio.open(path, sharing=False) as source:
+    with rasterio.open(path, sharing=False, opener=opener) as source:
         level = _level(source, geobox, resampling, band)
         if level is None:
             return _reproject(source, geobox, resampling, np.dtype(dtype), nodata, band)
-    with rasterio.open(path, sharing=False, overview_level=level) as coarse:
+    with rasterio.open(path, sharing=False, opener=opener, overview_level=level) as coarse:
         return _reproject(coarse, geobox, resampling, np.dtype(dtype), nodata, band)
 
 
