@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from glaciercube.models import list_models, load_model
     from glaciercube.region import Region
     from glaciercube.store import StoreOptions, open_store
+    from glaciercube.view import plot_calendar
 
 __all__ = [
     "AreaOptions",
@@ -44,6 +45,7 @@ __all__ = [
     "load_model",
     "make_plan",
     "open_store",
+    "plot_calendar",
     "predict",
     "regional_area",
     "run",
@@ -61,6 +63,7 @@ _ROOMS = {
     "models": ("list_models", "load_model"),
     "region": ("Region",),
     "store": ("StoreOptions", "open_store"),
+    "view": ("plot_calendar",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -89,16 +89,23 @@ def explain(config: Path) -> None:
 @main.command()
 @_CONFIG
 @click.option("--save", type=click.Path(path_type=Path), help="Write the scenes to this GeoParquet file.")
+@click.option("--calendar", type=click.Path(path_type=Path), help="Draw a calendar of the observations to this file.")
 @_told
-def find(config: Path, save: Path | None) -> None:
-    """List the scenes that CONFIG's search finds."""
+def find(config: Path, save: Path | None, calendar: Path | None) -> None:
+    """Say what CONFIG's search finds, and what is missing."""
     from glaciercube.config import load_config
 
-    scenes = load_config(config).find()
-    click.echo(scenes.summary().to_string(index=False))
+    settings = load_config(config)
+    region = settings.region.region()
+    scenes = settings.find(region)
+    click.echo(f"{scenes.completeness(region)}\n")
     click.echo(f"{len(scenes)} scenes in {scenes.source}, fingerprint {scenes.fingerprint[:16]}")
     if save is not None:
         click.echo(f"saved to {scenes.save(save)}")
+    if calendar is not None:
+        from glaciercube.view import plot_calendar
+
+        _draw(plot_calendar(scenes, region), calendar)
 
 
 @main.command()
@@ -125,11 +132,14 @@ def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path |
     if plot is not None:
         from glaciercube.view import plot_area
 
-        figure = plot_area(series, title=f"{store.stem}, ice area within outlines")
-        if plot.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
-            raise ConfigError(f"cannot draw to {plot}", "end its name in .png, .pdf or .svg")
-        figure.savefig(plot)
-        click.echo(f"picture: {plot}")
+        _draw(plot_area(series, title=f"{store.stem}, ice area within outlines"), plot)
+
+
+def _draw(figure: Any, path: Path) -> None:
+    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
+        raise ConfigError(f"cannot draw to {path}", "end its name in .png, .pdf or .svg")
+    figure.savefig(path)
+    click.echo(f"picture: {path}")
 
 
 @main.command()

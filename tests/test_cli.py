@@ -42,9 +42,11 @@ def refused(result: Result, *words: str) -> None:
 
 
 def test_find_explain_run_area(job: Path, world: World, tmp_path: Path) -> None:
-    found = call("find", job, "--save", tmp_path / "scenes.parquet")
+    found = call("find", job, "--save", tmp_path / "scenes.parquet", "--calendar", tmp_path / "calendar.png")
     assert found.exit_code == 0, found.output
-    assert "sentinel-2-l2a" in found.output
+    assert "sentinel-2 (sentinel-2-l2a): 4 observations of 8 scenes" in found.output
+    assert "1 scene left out: S2" in found.output
+    assert (tmp_path / "calendar.png").read_bytes()[:4] == b"\x89PNG"
     assert len(gpd.read_parquet(tmp_path / "scenes.parquet")) == 12
     told = call("explain", job)
     assert "to do     4 shards in 1 units" in told.output
@@ -142,7 +144,9 @@ def test_spoilt_scenes_are_one_sentence_too(job: Path, tmp_path: Path, catalog: 
     content = json.loads(whole)
     name = Path(content["assets"].pop("B11")["href"]).name
     item.write_text(json.dumps(content))
-    refused(call("run", job, "--quiet"), f"scene {content['id']} has no asset for band 'swir16'")
+    found = call("find", job)
+    assert found.exit_code == 0, found.output
+    assert "1 scene left out: has no asset for band 'swir16'" in found.output
     item.write_text(whole)
     (cog,) = copy.rglob(name)
     pixels = cog.read_bytes()

@@ -18,6 +18,9 @@ from glaciercube.sensors import BandSource
 if TYPE_CHECKING:
     import geopandas as gpd
 
+    from glaciercube.catalog.completeness import Completeness
+    from glaciercube.region import Region
+
 __all__ = ["COLUMNS", "LEFT_OUT", "Scenes"]
 
 COLUMNS = (
@@ -119,6 +122,18 @@ class Scenes:
         frame["year"] = pd.DatetimeIndex(frame["time"]).year
         grouped = frame.groupby(["sensor", "collection", "year"], sort=True)
         return grouped.agg(scenes=("id", "size"), observations=("group", "nunique")).reset_index()
+
+    def completeness(self, region: Region) -> Completeness:
+        """What is there and what was to be expected; see `glaciercube.catalog.completeness.completeness`.
+
+        Parameters
+        ----------
+        region : Region
+            Where; coverage is measured on its grid.
+        """
+        from glaciercube.catalog.completeness import completeness
+
+        return completeness(self, region)
 
     def save(self, path: str | Path) -> Path:
         """Write the snapshot as GeoParquet.
