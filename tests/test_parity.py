@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from packaging.requirements import Requirement
 from rasters import CRS, NORTH, PIXEL, WEST, Made, make, request_of, warped
 
 from glaciercube.cube import backend_odc, backend_stackstac
+from glaciercube.cube.request import _resampling
 from glaciercube.cube.warp import choose_overview, overview_factor, warp_onto
 
 CELL, SIZE = 48, 80
@@ -172,6 +174,24 @@ def test_pixels_beside_a_hole_are_not_mixed_with_it_where_the_file_is_silent(fil
     pixels = warp_onto(str(silent.path), grid(CRS, 14), resampling="bilinear", dtype="uint16", nodata=0)
     assert (pixels == 0).any()
     assert pixels[pixels > 0].min() >= 200
+
+
+@pytest.mark.parametrize("resolution", [10, 14, 19, 21])
+def test_a_scene_that_ends_within_a_cell_has_the_same_pixels_up_to_its_end(
+    files: list[Made], tmp_path: Path, resolution: int
+) -> None:
+    """GDAL's bilinear kernel would be another one there: it is as wide as source and target windows differ."""
+    made, ends = files[2], tmp_path / "ends.tif"
+    with rasterio.open(made.path) as source, rasterio.open(ends, "w", **{**source.profile, "width": 60}) as target:
+        target.write(source.read(1)[:, :60], 1)
+    box = grid(CRS, resolution)[:CELL, :CELL]
+    method = _resampling(replace(made.source, resolution=10.0), resolution)
+    read = functools.partial(warp_onto, resampling=method, dtype="float32", nodata=0)
+    whole, cut = read(str(made.path), box), read(str(ends), box)
+    inside = int((7 + 60) * PIXEL // resolution) - 3
+    np.testing.assert_array_equal(cut[:, :inside], whole[:, :inside])
+    assert not cut[:, inside + 6 :].any()
+    assert whole[:, inside + 6 :].any() or inside + 6 >= CELL
 
 
 @functools.lru_cache

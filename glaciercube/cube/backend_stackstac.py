@@ -25,7 +25,6 @@ from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from glaciercube.catalog import signer
 from glaciercube.cube.reader import Driver
 from glaciercube.cube.request import Request
 from glaciercube.errors import ConfigError, CubeError
@@ -51,7 +50,8 @@ def read(request: Request) -> xr.Dataset:
         raise CubeError("stackstac cannot read onto a CRS without an EPSG code", "use load: {backend: odc}")
     scenes = sorted(_plain(request, int(epsg)), key=lambda scene: (scene["time"], scene["id"]))
     labels = sorted({scene["time"] for scene in scenes})
-    reader = functools.partial(_CellReader, geobox=geobox, driver=Driver(), env=Driver().capture_env())
+    driver = Driver(request.signing, request.read)
+    reader = functools.partial(_CellReader, geobox=geobox, driver=driver, env=driver.capture_env())
     coords = {**xr_coords(geobox), "time": xr.DataArray([label.replace(tzinfo=None) for label in labels], dims="time")}
     raw = xr.Dataset(coords=coords)
     for band in request.bands:
@@ -82,7 +82,6 @@ def _plain(request: Request, epsg: int) -> list[dict[str, Any]]:
 
     A scene beside the grid keeps its observation but none of its assets: there is nothing of it to read.
     """
-    sign = signer(request.signing) or str
     nodata = {band.band: "nan" if band.nodata is None else band.nodata for band in request.bands}
     assets = {band.band: {"data_type": band.dtype, "nodata": nodata[band.band]} for band in request.bands}
     parsed = odc.stac.parse_items(request.items, {request.node: {"assets": assets, "warnings": "ignore"}})
@@ -93,7 +92,7 @@ def _plain(request: Request, epsg: int) -> list[dict[str, Any]]:
         box = tuple(grid if footprint is None else footprint.boundingbox)
         met = box[0] < grid.right and box[2] > grid.left and box[1] < grid.top and box[3] > grid.bottom
         found = {
-            name: {"href": sign(asset.href), "proj:epsg": epsg, "proj:bbox": list(box)}
+            name: {"href": asset.href, "proj:epsg": epsg, "proj:bbox": list(box)}
             for name, asset in item.assets.items()
             if met
         }

@@ -104,7 +104,7 @@ def requests(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int) -> list[
             offset=offset,
             geobox=geobox,
             cell=cell,
-            resampling={band.band: _resampling(band, target, static=sensor.static) for band in members[0][1]},
+            resampling={band.band: _resampling(band, target) for band in members[0][1]},
             signing=scenes.signing,
         )
         for (offset, _), members in sorted(parts.items(), key=lambda part: str(part[0]))
@@ -151,11 +151,10 @@ def _address(item: pystac.Item, band: BandSource, fields: Mapping[str, Any]) -> 
     )
 
 
-def _resampling(band: BandSource, target: float, *, static: bool) -> str:
-    if static:
-        # Slopes are derived from it: bilinear facets would show in every one of them.
-        return "cubic"
+def _resampling(band: BandSource, target: float) -> str:
     shrink = target / band.resolution
     if band.categorical:
         return "mode" if shrink > 1.5 else "nearest"
-    return "average" if shrink > 1.5 else "bilinear"
+    # GDAL widens its bilinear kernel on coarser grids by a ratio that it takes from the window, which is another one
+    # where a scene ends within a cell; the mean over a pixel's area is the same everywhere.
+    return "average" if shrink > 1.02 else "bilinear"
