@@ -176,6 +176,15 @@ def test_pixels_beside_a_hole_are_not_mixed_with_it_where_the_file_is_silent(fil
     assert pixels[pixels > 0].min() >= 200
 
 
+@pytest.mark.parametrize("wanted", [0.0, 7.0, -9999.0, float("nan")])
+def test_what_is_missing_in_a_file_has_the_value_that_was_asked_for(files: list[Made], wanted: float) -> None:
+    """A file says -32768 and its item another value; rasterio itself takes a 0 for "not given"."""
+    read = functools.partial(warp_onto, str(files[2].path), grid(CRS, 14), resampling="average", dtype="float32")
+    stored, pixels = read(nodata=-32768), read(nodata=wanted)
+    np.testing.assert_array_equal(pixels, np.where(stored == -32768, np.float32(wanted), stored))
+    assert (stored == -32768).any()
+
+
 @pytest.mark.parametrize("resolution", [10, 14, 19, 21])
 def test_a_scene_that_ends_within_a_cell_has_the_same_pixels_up_to_its_end(
     files: list[Made], tmp_path: Path, resolution: int
@@ -186,12 +195,12 @@ def test_a_scene_that_ends_within_a_cell_has_the_same_pixels_up_to_its_end(
         target.write(source.read(1)[:, :60], 1)
     box = grid(CRS, resolution)[:CELL, :CELL]
     method = _resampling(replace(made.source, resolution=10.0), resolution)
-    read = functools.partial(warp_onto, resampling=method, dtype="float32", nodata=0)
+    read = functools.partial(warp_onto, resampling=method, dtype="float32", nodata=made.nodata)
     whole, cut = read(str(made.path), box), read(str(ends), box)
     inside = int((7 + 60) * PIXEL // resolution) - 3
     np.testing.assert_array_equal(cut[:, :inside], whole[:, :inside])
-    assert not cut[:, inside + 6 :].any()
-    assert whole[:, inside + 6 :].any() or inside + 6 >= CELL
+    assert (cut[:, inside + 6 :] == made.nodata).all()
+    assert (whole[:, inside + 6 :] != made.nodata).any() or inside + 6 >= CELL
 
 
 @functools.lru_cache

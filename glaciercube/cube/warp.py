@@ -131,16 +131,19 @@ def _reproject(
     nodata: float,
     band: int,
 ) -> npt.NDArray[Any]:
-    pixels = np.full(geobox.shape, nodata, dtype)
+    pixels, missing = np.full(geobox.shape, nodata, dtype), _missing(source, nodata, band)
     rasterio.warp.reproject(
         rasterio.band(source, band),
         pixels,
-        src_nodata=_missing(source, nodata, band),
+        src_nodata=missing,
         dst_crs=str(geobox.crs),
         dst_transform=geobox.affine,
         dst_nodata=nodata,
         resampling=Resampling[resampling],
     )
+    if missing is not None and nodata == 0 != missing:
+        # rasterio 1.4 takes a target's 0 for "not given", and leaves the file's own value there.
+        pixels[pixels == missing] = 0
     return pixels
 
 
