@@ -210,7 +210,8 @@ def test_a_place_that_cannot_be_written_is_named(world: World, tmp_path: Path) -
         ({"resolution": 15.0}, "multiple of 10"),
         ({"years": (2022, 2020)}, "in order"),
         ({"dem_year": 1980}, "give dem_year 1998 to 2024"),
-        ({"latitude": 85.0}, "outside UTM"),
+        ({"latitude": 89.5}, "too near a pole"),
+        ({"longitude": 180.5}, "give -180 to 180"),
     ],
 )
 def test_impossible_worlds_are_refused(wrong: dict[str, object], message: str) -> None:

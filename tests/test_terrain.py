@@ -183,6 +183,24 @@ def test_no_seam_shows_where_tiles_or_their_spacing_meet(place: str, tmp_path: P
         assert difference[hidden].max(initial=0) < 0.5, name
 
 
+@pytest.mark.parametrize("place", ["60 N", "60 S", "85 N", "85 N, other way", "antimeridian", "near the pole"])
+def test_aspects_count_from_true_north_on_every_grid(place: str, tmp_path: Path) -> None:
+    """A slope that falls towards the south-east of the compass does so on every map, however its grid is turned."""
+    crs, longitude, latitude = SEAMS[place]
+    region = square("EPSG:32633" if crs == "UTM" else crs, longitude, latitude, size=24)
+    scenes = find(published(tiles_around(region), tmp_path), region, "2021", ["dem"])
+    shrink = math.cos(math.radians(latitude))
+
+    def falling(lon: Array, lat: Array) -> Array:
+        east = (lon - longitude + 180) % 360 - 180
+        return 1000 + (lat - latitude - east * shrink) * 20_000
+
+    found = ground(scenes, region, Drawn(falling))
+    aspect = np.degrees(np.arctan2(found["aspect_sin"], found["aspect_cos"]))
+    # Metres to a degree of latitude and of longitude differ by 0.7 % on the ellipsoid, and meridians converge.
+    np.testing.assert_allclose(aspect, 135.0, atol=5.0 if place == "near the pole" else 0.6)
+
+
 @pytest.mark.parametrize("resolution", [10.0, 14.0, 30.0, 60.0, 100.0, 300.0])
 def test_a_pixel_has_one_value_whatever_the_cell(resolution: float, tmp_path: Path) -> None:
     region = square("EPSG:32633", 10.0, 60.0, size=50, resolution=resolution)

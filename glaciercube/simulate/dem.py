@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from scipy import ndimage
 
+from glaciercube.region import Bounds, geographic_bounds
 from glaciercube.simulate.landscape import Landscape
 from glaciercube.simulate.surface import FloatArray
 from glaciercube.simulate.terrain import spectral_noise
@@ -88,11 +89,20 @@ def dem_tiles(elevation: FloatArray, geobox: GeoBox) -> list[DemTile]:
     list of DemTile
         Whole degrees, from north-west to south-east.
     """
-    bounds = geobox.extent.to_crs("EPSG:4326", resolution=500).boundingbox
-    norths = range(math.floor(bounds.top), math.floor(bounds.bottom) - 1, -1)
-    wests = range(math.floor(bounds.left), math.floor(bounds.right) + 1)
-    around = (bounds.left - BEYOND, bounds.bottom - BEYOND / 2, bounds.right + BEYOND, bounds.top + BEYOND / 2)
+    left, bottom, right, top = _bounds(geobox)
+    norths = range(math.floor(top), math.floor(bottom) - 1, -1)
+    wests = range(math.floor(left), math.floor(right) + 1)
+    around = (left - BEYOND, bottom - BEYOND / 2, right + BEYOND, top + BEYOND / 2)
     return [_tile(elevation, geobox, south, west, around) for south in norths for west in wests]
+
+
+def _bounds(geobox: GeoBox) -> Bounds:
+    """Bounds in degrees; across the antimeridian east exceeds 180."""
+    west, south, east, north = geographic_bounds(geobox)
+    if west > east:
+        return (west, south, east + 360.0, north)
+    box = geobox.extent.to_crs("EPSG:4326", resolution=500).boundingbox
+    return (box.left, box.bottom, box.right, box.top)
 
 
 def _tile(
@@ -102,7 +112,8 @@ def _tile(
     nearer = south if south >= 0 else -south - 1
     columns = next(count for least, count in COLUMNS if nearer >= least)
     step_x, step_y = 1 / columns, 1 / ROWS
-    transform = Affine(step_x, 0, west - step_x / 2, 0, -step_y, south + 1 + step_y / 2)
+    named = (west + 180) % 360 - 180
+    transform = Affine(step_x, 0, named - step_x / 2, 0, -step_y, south + 1 + step_y / 2)
     tile = np.zeros((ROWS, columns), dtype=np.float32)
     left, right = (int(np.clip(math.ceil((edge - west) / step_x), 0, columns)) for edge in (around[0], around[2]))
     top, bottom = (int(np.clip(math.ceil((south + 1 - edge) / step_y), 0, ROWS)) for edge in (around[3], around[1]))
@@ -114,6 +125,6 @@ def _tile(
         col, row = ~geobox.transform * (x, y)
         at = np.stack([np.asarray(row) - 0.5, np.asarray(col) - 0.5])
         tile[top:bottom, left:right] = ndimage.map_coordinates(elevation, at, order=1, mode="nearest")
-    north_south, east_west = "N" if south >= 0 else "S", "E" if west >= 0 else "W"
-    name = f"Copernicus_DSM_COG_10_{north_south}{abs(south):02d}_00_{east_west}{abs(west):03d}_00_DEM"
+    north_south, east_west = "N" if south >= 0 else "S", "E" if named >= 0 else "W"
+    name = f"Copernicus_DSM_COG_10_{north_south}{abs(south):02d}_00_{east_west}{abs(named):03d}_00_DEM"
     return DemTile(name, transform, tile)

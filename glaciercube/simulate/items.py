@@ -6,10 +6,12 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import shapely.geometry
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
+from glaciercube.region import geographic_bounds, geographic_footprint, split_bounds
 from glaciercube.simulate.dem import DemTile
 from glaciercube.simulate.passes import OpticalPass, RadarPass
 from glaciercube.simulate.world import WorldOptions
@@ -217,7 +219,7 @@ def dem_item(tile: DemTile) -> Json:
 
 def collection(name: str, items: Sequence[Json], options: WorldOptions) -> Json:
     """Word a collection of simulated items, with links to them."""
-    boxes = [item["bbox"] for item in items]
+    boxes = [part for item in items for part in split_bounds(tuple(item["bbox"]))]
     times = sorted(item["properties"]["datetime"] for item in items)
     extent = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
     links = [
@@ -239,16 +241,15 @@ def collection(name: str, items: Sequence[Json], options: WorldOptions) -> Json:
 
 def _item(parent: str, name: str, grid: GeoBox, properties: Json, assets: Json, extensions: Sequence[str]) -> Json:
     versions = {"sentinel-2": "1.0.0", "raster": "1.1.0"}
-    footprint: Geometry = grid.extent.to_crs("EPSG:4326", resolution=grid.resolution.x * 64)
-    box = footprint.boundingbox
+    geometry, box = _footprint(grid)
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
         "stac_extensions": [_EXTENSIONS.format(name, versions.get(name, "1.0.0")) for name in extensions],
         "id": name,
         "collection": parent,
-        "geometry": footprint.json,
-        "bbox": [box.left, box.bottom, box.right, box.top],
+        "geometry": geometry,
+        "bbox": box,
         "properties": properties,
         "links": [
             {"rel": "root", "href": "../../catalog.json", "type": "application/json"},
@@ -257,6 +258,18 @@ def _item(parent: str, name: str, grid: GeoBox, properties: Json, assets: Json, 
         ],
         "assets": assets,
     }
+
+
+def _footprint(grid: GeoBox) -> tuple[Json, list[float]]:
+    """GeoJSON geometry and bounding box; at the antimeridian in two parts, and west exceeds east (RFC 7946)."""
+    if grid.crs is not None and grid.crs.projected:
+        bounds = geographic_bounds(grid)
+        if bounds[0] > bounds[2]:
+            return shapely.geometry.mapping(geographic_footprint(grid)), list(bounds)
+    footprint: Geometry = grid.extent.to_crs("EPSG:4326", resolution=grid.resolution.x * 64)
+    box = footprint.boundingbox
+    geometry: Json = footprint.json
+    return geometry, [box.left, box.bottom, box.right, box.top]
 
 
 def _with_crs(item: Json, grid: GeoBox, *, code: bool) -> Json:

@@ -199,7 +199,9 @@ def _baseline(day: dt.date, index: int) -> str:
 def _sensed(day: dt.date, options: WorldOptions, satellite: tuple[float, float], direction: Orbit) -> dt.datetime:
     """Time (UTC) at which a sun-synchronous satellite passes a place on a day of local solar time."""
     inclination, crossing = satellite
-    away = np.arcsin(np.tan(np.radians(options.latitude)) / np.tan(np.radians(inclination))) * 12 / np.pi
+    # Nearer to a pole than its track comes, a satellite sees a place sideways from where it turns.
+    turn = np.tan(np.radians(options.latitude)) / np.tan(np.radians(inclination))
+    away = np.arcsin(np.clip(turn, -1, 1)) * 12 / np.pi
     local = crossing - away if direction == "descending" else (crossing + 12) % 24 + away
     midnight = dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
     return midnight + dt.timedelta(seconds=round(3600 * (local - options.longitude / 15)))

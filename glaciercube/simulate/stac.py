@@ -6,13 +6,14 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from tqdm import tqdm
@@ -21,6 +22,7 @@ from glaciercube.errors import CatalogError
 from glaciercube.simulate.clouds import SCL, add_clouds, cloud_percentages, mistake_ice
 from glaciercube.simulate.cog import write_cog
 from glaciercube.simulate.dem import DemTile, dem_tiles, stale_dem
+from glaciercube.simulate.granules import Granule, granules
 from glaciercube.simulate.items import (
     PERCENTAGES,
     TITLES,
@@ -36,6 +38,9 @@ from glaciercube.simulate.passes import OpticalPass, RadarPass, optical_passes, 
 from glaciercube.simulate.radar import render_radar
 from glaciercube.simulate.spectra import Level
 from glaciercube.simulate.world import World
+
+if TYPE_CHECKING:
+    import geopandas as gpd
 
 __all__ = ["write_catalog", "write_radar_scene", "write_truth"]
 
@@ -64,8 +69,9 @@ def write_catalog(world: World, folder: Path, *, progress: bool = False) -> Path
     """Write a world as its satellites see it.
 
     Sentinel-2 L2A: each overpass in two granules that overlap, the first one twice (reprocessed with a newer
-    baseline). Sentinel-2 L1C: the first and the last overpass. Sentinel-1 RTC: one scene near each of Sentinel-2's.
-    Elevation: every tile of a degree that the world touches, in full extent.
+    baseline); with `WorldOptions.two_zones` in two UTM zones, and none beyond 84 N and 80 S. Sentinel-2 L1C: the first
+    and the last overpass. Sentinel-1 RTC: one scene near each of Sentinel-2's. Elevation: every tile of a degree that
+    the world touches, in full extent.
 
     Parameters
     ----------
@@ -118,9 +124,22 @@ def write_truth(world: World, folder: Path) -> tuple[Path, Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     outlines, areas = folder / "outlines.geojson", folder / "true_area.csv"
-    world.outlines.to_crs("EPSG:4326").to_file(outlines, driver="GeoJSON")
+    _eastward(world.outlines.to_crs("EPSG:4326")).to_file(outlines, driver="GeoJSON")
     world.true_area().to_csv(areas, index=False)
     return outlines, areas
+
+
+def _eastward(outlines: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Outlines in degrees that cross the antimeridian go on beyond 180 there, and do not turn around the Earth."""
+    west, _, east, _ = outlines.total_bounds
+    if not east - west > 180:
+        return outlines
+    turned = outlines.geometry.map(lambda shape: shapely.transform(shape, _turned))
+    return outlines.set_geometry(turned, crs=outlines.crs)
+
+
+def _turned(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.stack([points[:, 0] % 360.0, points[:, 1]], axis=1)
 
 
 def _run(tasks: Sequence[Callable[[], list[Json]]], *, progress: bool) -> Iterator[Json]:
@@ -134,28 +153,13 @@ def _run(tasks: Sequence[Callable[[], list[Json]]], *, progress: bool) -> Iterat
         pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class _Granule:
-    """One MGRS tile's part of the ground."""
-
-    tile: str
-    columns: slice
-    grids: dict[int, GeoBox]  # by pixel size in metres
-
-    @property
-    def by_asset(self) -> dict[str, GeoBox]:
-        return {
-            **{band: self.grids[size] for band, (_, size) in BANDS.items()},
-            **dict.fromkeys(("SCL", *PERCENTAGES), self.grids[20]),
-        }
-
-
 def _tasks(world: World, folder: Path) -> Iterator[Callable[[], list[Json]]]:
-    views = optical_passes(world.options)
-    for index, view in enumerate(views):
-        yield partial(_write_level2, world, view, folder, again=index == 0)
-    for view in {views[0].when: views[0], views[-1].when: views[-1]}.values():
-        yield partial(_write_level1, world, view, folder)
+    views, cut = optical_passes(world.options), granules(world)
+    if cut:
+        for index, view in enumerate(views):
+            yield partial(_write_level2, world, view, cut, folder, again=index == 0)
+        for view in {views[0].when: views[0], views[-1].when: views[-1]}.values():
+            yield partial(_write_level1, world, view, cut, folder)
     for radar in radar_passes(world.options):
         yield partial(_write_radar, world, radar, folder)
     noise = np.random.default_rng([world.options.seed, 5])
@@ -163,19 +167,18 @@ def _tasks(world: World, folder: Path) -> Iterator[Callable[[], list[Json]]]:
         yield partial(_write_dem, tile, folder)
 
 
-def _write_level2(world: World, view: OpticalPass, folder: Path, *, again: bool) -> list[Json]:
+def _write_level2(world: World, view: OpticalPass, cut: Sequence[Granule], folder: Path, *, again: bool) -> list[Json]:
     """Render one overpass and write its granules; the western one twice if `again`."""
     scene, missing = _render(world, view, "boa"), _beyond_swath(world, view)
-    granules = _granules(world)
     generated = view.when + dt.timedelta(hours=9)
-    items = [_write_granule(scene, missing, view, granule, folder, generated) for granule in granules]
+    items = [_write_granule(scene, missing, view, granule, folder, generated) for granule in cut]
     if again:
         newer = replace(view, baseline=REPROCESSED if view.offset else "05.00")
         rng = np.random.default_rng([view.seed, 6])
         for name, _ in BANDS.values():
             noise = rng.normal(0, 0.001, scene[name].shape).astype(np.float32)
             scene[name] = scene[name] * np.float32(rng.normal(1, 0.004)) + noise
-        items.append(_write_granule(scene, missing, newer, granules[0], folder, generated + dt.timedelta(days=1200)))
+        items.append(_write_granule(scene, missing, newer, cut[0], folder, generated + dt.timedelta(days=1200)))
     return items
 
 
@@ -183,17 +186,17 @@ def _write_granule(
     scene: xr.Dataset,
     missing: npt.NDArray[np.bool_],
     view: OpticalPass,
-    granule: _Granule,
+    granule: Granule,
     folder: Path,
     generated: dt.datetime,
 ) -> Json:
-    scl = np.where(missing, 0, scene["scl"].to_numpy())[::2, granule.columns][:, ::2].astype(np.uint8)
+    scl = np.where(_half(granule.hole(missing)), 0, granule.cut(scene["scl"].to_numpy())[::2, ::2]).astype(np.uint8)
     classes = {"SCL": scl}
     for key in PERCENTAGES:
         if f"{key}_probability" in scene:
-            percent = scene[f"{key}_probability"].to_numpy()[::2, granule.columns][:, ::2]
+            percent = granule.cut(scene[f"{key}_probability"].to_numpy())[::2, ::2]
             classes[key] = np.where(scl == 0, 0, percent).astype(np.uint8)
-    grids = {key: grid for key, grid in granule.by_asset.items() if key in classes or key not in PERCENTAGES}
+    grids = {key: grid for key, grid in _by_asset(granule).items() if key in classes or key not in PERCENTAGES}
     item = level2_item(view, granule.tile, grids, _shares(scl), generated=generated)
     home = folder / item["collection"] / item["id"]
     pixels: dict[str, npt.NDArray[Any]] = {**_digital_numbers(scene, missing, view.offset, granule), **classes}
@@ -205,17 +208,17 @@ def _write_granule(
     return item
 
 
-def _write_level1(world: World, view: OpticalPass, folder: Path) -> list[Json]:
+def _write_level1(world: World, view: OpticalPass, cut: Sequence[Granule], folder: Path) -> list[Json]:
     """Render one overpass at the top of the atmosphere and write its granules."""
     scene, missing = _render(world, view, "toa"), _beyond_swath(world, view)
     items = []
-    for granule in _granules(world):
-        cover = float(100 * scene["cloud"].to_numpy()[:, granule.columns].mean())
+    for granule in cut:
+        cover = float(100 * granule.cut(scene["cloud"].to_numpy()).mean())
         generated = view.when + dt.timedelta(hours=4)
-        item = level1_item(view, granule.tile, granule.by_asset, cloud_cover=cover, generated=generated)
+        item = level1_item(view, granule.tile, _by_asset(granule), cloud_cover=cover, generated=generated)
         home = folder / item["collection"] / item["id"]
         for key, band in _digital_numbers(scene, missing, view.offset, granule).items():
-            asset, grid = item["assets"][BANDS[key][0]], granule.by_asset[key]
+            asset, grid = item["assets"][BANDS[key][0]], _by_asset(granule)[key]
             write_cog(home / asset["href"], band, grid.transform, str(grid.crs), nodata=0)
         items.append(item)
     return items
@@ -277,16 +280,16 @@ def _render(world: World, view: OpticalPass, level: Level) -> xr.Dataset:
 
 
 def _digital_numbers(
-    scene: xr.Dataset, missing: npt.NDArray[np.bool_], offset: float, granule: _Granule
+    scene: xr.Dataset, missing: npt.NDArray[np.bool_], offset: float, granule: Granule
 ) -> dict[str, npt.NDArray[np.uint16]]:
     """Reflectance to the numbers that Sentinel-2 products hold: uint16, 0 no data, by band."""
     numbers = {}
     for key, (name, size) in BANDS.items():
-        reflectance, hole = scene[name].to_numpy()[:, granule.columns], missing[:, granule.columns]
+        reflectance, hole = granule.cut(scene[name].to_numpy()), granule.hole(missing)
         if size == 20:
             rows, columns = reflectance.shape
             reflectance = reflectance.reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3))
-            hole = hole[::2, ::2]
+            hole = _half(hole)
         stored = np.clip(np.rint((reflectance - offset) * QUANTIFICATION), 1, 65535)
         numbers[key] = np.where(hole, 0, stored).astype(np.uint16)
     return numbers
@@ -301,6 +304,20 @@ def _beyond_swath(world: World, view: OpticalPass) -> npt.NDArray[np.bool_]:
     return np.asarray(hole.repeat(2, axis=0).repeat(2, axis=1), dtype=bool)
 
 
+def _half(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Pixels of 20 m in which any of 10 m is True: (y, x) bool."""
+    rows, columns = mask.shape
+    return np.asarray(mask.reshape(rows // 2, 2, columns // 2, 2).any(axis=(1, 3)))
+
+
+def _by_asset(granule: Granule) -> dict[str, GeoBox]:
+    """Grid of each asset."""
+    return {
+        **{band: granule.grids[size] for band, (_, size) in BANDS.items()},
+        **dict.fromkeys(("SCL", *PERCENTAGES), granule.grids[20]),
+    }
+
+
 def _shares(scl: npt.NDArray[np.uint8]) -> dict[str, float]:
     """Percentages of the classes among pixels with data."""
     counts = np.bincount(scl.ravel(), minlength=12)
@@ -312,33 +329,9 @@ def _shares(scl: npt.NDArray[np.uint8]) -> dict[str, float]:
     return {"eo:cloud_cover": round(cover, 6), **shares, "s2:nodata_pixel_percentage": round(nodata, 6)}
 
 
-def _granules(world: World) -> list[_Granule]:
-    """Cut the ground into a western and an eastern granule that share a fifth of it."""
-    ground = world.ground
-    count = ground.shape[1]
-    west_end, east_start = (round(count * share / 2) * 2 for share in (0.6, 0.4))
-    box, zone = ground.boundingbox, int(str(ground.crs)[-2:])  # EPSG:326zz north, 327zz south
-    middle = (box.bottom + box.top) / 2
-    squares = [_square(zone, edge, middle, world.options.latitude) for edge in (box.left, box.right)]
-    if squares[0] == squares[1]:
-        squares[1] = _square(zone, box.right + 1e5, middle, world.options.latitude)
-    granules = []
-    for tile, columns in zip(squares, (slice(0, west_end), slice(east_start, count)), strict=True):
-        fine = ground[:, columns]
-        granules.append(_Granule(tile, columns, {10: fine, 20: fine.zoom_out(2)}))
-    return granules
-
-
-def _square(zone: int, easting: float, northing: float, latitude: float) -> str:
-    """Name of the MGRS square of 100 km that holds a place (DMA Technical Manual 8358.1)."""
-    band = "CDEFGHJKLMNPQRSTUVWXX"[int((latitude + 80) // 8)]
-    column = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")[zone % 3][(int(easting // 1e5) - 1) % 8]
-    row = "ABCDEFGHJKLMNPQRSTUV"[(int(northing // 1e5) + (5 if zone % 2 == 0 else 0)) % 20]
-    return f"{zone:02d}{band}{column}{row}"
-
-
 def _write_json(world: World, folder: Path, items: dict[str, list[Json]]) -> Path:
     """Write items, collections, and last the catalogue: until it is there, nothing is."""
+    items = {name: members for name, members in items.items() if members}
     for name, members in items.items():
         members.sort(key=lambda item: (item["properties"]["datetime"], item["id"]))
         for item in members:

@@ -50,8 +50,8 @@ class WorldOptions:
     cloud : float
         Mean cloud cover of the other dates, 0 to 1.
     longitude, latitude : float
-        Middle of the region in degrees. By default it straddles the edges of four tiles of the elevation model, and
-        so 60 N, where their spacing in longitude changes.
+        Middle of the region in degrees, anywhere but within a degree of a pole. By default it straddles the edges of
+        four tiles of the elevation model, and so 60 N, where their spacing in longitude changes.
     ocean : bool or None
         With a coast or without; drawn if None.
     dem_year : int
@@ -60,6 +60,8 @@ class WorldOptions:
         Share of the ice, 0 to 1, that the classification calls cloud on every date, where it is bright.
     percentages : bool
         Whether L2A scenes have cloud and snow probabilities too.
+    two_zones : bool
+        Whether the eastern Sentinel-2 granule lies in the neighbouring UTM zone, as where two zones meet.
     """
 
     seed: int = 7090
@@ -74,6 +76,7 @@ class WorldOptions:
     dem_year: int = 2013
     false_cloud: float = 0.0
     percentages: bool = False
+    two_zones: bool = False
 
     def __post_init__(self) -> None:
         years = tuple(int(year) for year in self.years)
@@ -93,12 +96,8 @@ class WorldOptions:
             (1 <= self.dates_per_year <= 12, f"dates_per_year {self.dates_per_year} is out of range", "give 1 to 12"),
             (0 <= self.cloud <= 1, f"cloud {self.cloud} is not a share", "give 0 to 1"),
             (0 <= self.false_cloud <= 1, f"false_cloud {self.false_cloud} is not a share", "give 0 to 1"),
-            (abs(self.latitude) <= 78, f"latitude {self.latitude} is outside UTM", "give at most 78 degrees"),
-            (
-                abs(self.longitude) < 179,
-                f"longitude {self.longitude} is too near the antimeridian",
-                "give less than 179",
-            ),
+            (abs(self.latitude) <= 89, f"latitude {self.latitude} is too near a pole", "give at most 89 degrees"),
+            (abs(self.longitude) <= 180, f"longitude {self.longitude} is none", "give -180 to 180"),
         )
         for fine, problem, remedy in checks:
             if not fine:
