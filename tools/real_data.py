@@ -1,6 +1,7 @@
 """Run the main job on the real data and print what it gives: ``python tools/real_data.py FOLDER [--out FOLDER]``.
 
-FOLDER holds ``vinciguerra`` and ``khumbu`` (see tests/conftest.py). Nothing in it was used for training.
+FOLDER holds ``vinciguerra``, ``khumbu`` and ``s1_s2_dated`` (see tests/conftest.py). Nothing in it was used for
+training.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from odc.geo.geobox import GeoBox
 import glaciercube as gc
 from glaciercube.campaign import Plan
 from glaciercube.catalog import SensorOptions
-from glaciercube.view import plot_inputs
+from glaciercube.view import plot_companions, plot_inputs
 
 KHUMBU = "RGI60-15.03733"
 
@@ -65,6 +66,42 @@ def khumbu(folder: Path, out: Path) -> None:
         print(f"picture: {picture}")
 
 
+def dated_tree(folder: Path) -> xr.DataTree:
+    """A tree made by hand from the netCDF files of dated Sentinel-1 and Sentinel-2 over lowland Belgium.
+
+    Reflectance is stored times 10000, with the offset removed. Power is stored as 10 ** ((dB + 83) / 20), with which
+    medians are -11 to -13 dB (VV) and -18 to -20 dB (VH); the file does not say so.
+    """
+    optical = xr.open_dataset(folder / "cdse_sentinel2_l2a.nc").rename(t="time")
+    radar = xr.open_dataset(folder / "cdse_sentinel1_grd.nc").rename(t="time")
+    names = {"coastal": "B01", "red": "B04", "nir": "B08", "swir16": "B11"}
+    bands = {name: optical[f"S2-L2A-{key}"].astype("float32") / 10_000 for name, key in names.items()}
+    power = {name: 10.0 ** (20 * np.log10(radar[f"S1-SIGMA0-{name.upper()}"]) / 10 - 8.3) for name in ("vv", "vh")}
+    nodes = {
+        "sentinel2": xr.Dataset(
+            {**bands, "scl": optical["S2-L2A-SCL"].astype("uint8")}, attrs={"reflectance": "surface"}
+        ),
+        "sentinel1": xr.Dataset(power).astype("float32"),
+    }
+    return xr.DataTree.from_dict(nodes, name="belgium")
+
+
+def belgium(folder: Path, out: Path) -> None:
+    """Share masked and the companion of every date, and a figure."""
+    cube = gc.compose(dated_tree(folder))
+    flags = cube["optical_flags"]
+    masked = ((flags & 6) > 0).mean(("y", "x"))
+    print("\nBelgium, April 2023: date, share masked, days to the Sentinel-1 companion")
+    for time, share, age in zip(
+        cube["time"].to_numpy(), masked.to_numpy(), cube["sentinel1_age"].to_numpy(), strict=True
+    ):
+        print(f"  {str(time)[:10]} {share:6.1%} {age:+5.1f}")
+    print(f"called cloud and recovered as ice: {float(((flags & 64) > 0).mean()):.2%}")
+    picture = out / "belgium-companions.png"
+    plot_companions(cube, title="Lowland Belgium, April 2023").savefig(picture)
+    print(f"picture: {picture}")
+
+
 def _ranges(cube: xr.Dataset) -> None:
     low, high = np.nanpercentile(cube["vv_db"], [1, 99])
     steep = np.nanpercentile(cube["slope"], 99.9)
@@ -87,6 +124,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     vinciguerra(arguments.folder / "vinciguerra", arguments.out)
     khumbu(arguments.folder / "khumbu", arguments.out)
+    belgium(arguments.folder / "s1_s2_dated", arguments.out)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pystac
+import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
@@ -100,8 +101,10 @@ def settle_offsets(scenes: Scenes, region: Region, *, threads: int = 8, progress
     rows = [index for index in table.index if _unsettled(table.loc[index])]
     if not rows:
         return scenes
-    with ThreadPoolExecutor(threads) as pool:
-        found = pool.map(lambda index: _look(replace(scenes, table=table.loc[[index]]), region), rows)
+    views = [_view(replace(scenes, table=table.loc[[index]]), region) for index in rows]
+    # Readers swap the filters of warnings, which are the process's, from several threads: this puts them back.
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        found = pool.map(_look, views)
         looks = list(tqdm(found, "looking at offsets", len(rows), disable=not progress, unit="scene"))
     settled = []
     for index, look in zip(rows, looks, strict=True):
@@ -161,25 +164,29 @@ def _unsettled(row: pd.Series[Any]) -> bool:
     return "offset_by_data" not in notes or str(notes.get("offset_undecided", "")).startswith("cannot")
 
 
-def _look(scene: Scenes, region: Region) -> Look:
-    """Read one scene at the size of an overview and judge it."""
+def _view(scene: Scenes, region: Region) -> xr.Dataset:
+    """Lay one scene out at the size of an overview, lazily; empty where it has no band to look at."""
     bands = scene.bands()[0]
     chosen: dict[str, BandSource] = {name: bands[name] for name in [name for name in LOOK_BANDS if name in bands][:2]}
     if not chosen:
-        return Look(None, {}, "no band to look at")
+        return xr.Dataset()
     table = scene.table.assign(bands=json.dumps({name: source.as_dict() for name, source in chosen.items()}))
     (item,) = scene.items()
     grid = _grid(item, chosen, region)
     (request,) = requests(get_sensor(SENSOR), replace(scene, table=table), grid, max(grid.shape))
+    return backend_odc.read(replace(request, resampling=dict.fromkeys(chosen, "nearest"))).isel(time=0)
+
+
+def _look(view: xr.Dataset) -> Look:
+    if not view.data_vars:
+        return Look(None, {}, "no band to look at")
     try:
-        raw = backend_odc.read(replace(request, resampling=dict.fromkeys(chosen, "nearest")))
-        numbers = raw.isel(time=0).compute(scheduler="synchronous")
+        numbers = view.compute(scheduler="synchronous")
     except GlaciercubeError as error:
         # Their messages are without secrets. A look that fails decides nothing; a read that fails in a run is an error.
         return Look(None, {}, error.problem if error.problem.startswith("cannot") else f"cannot look: {error.problem}")
-    return judge(
-        {name: numbers[name].to_numpy() for name in chosen}, {name: source.nodata for name, source in chosen.items()}
-    )
+    bands = {str(name): band.to_numpy() for name, band in numbers.data_vars.items()}
+    return judge(bands, {name: numbers[name].attrs.get("nodata") for name in bands})
 
 
 def _grid(item: pystac.Item, bands: Mapping[str, BandSource], region: Region) -> GeoBox:
