@@ -226,7 +226,7 @@ def test_a_catalogue_with_names_of_its_own_is_read_through_a_yaml_file(
         ("blue: band2", "blue: {aset: band2}", "bands.blue: unknown key 'aset': did you mean asset"),
         ("blue: band2", "blue: {inner: b02}", "bands.blue names no asset"),
         ("url: world", "url: world\noptions: {s3://b/: {AWS_SECRET_ACCESS_KEY: x}}", "unknown key 'AWS_SECRET"),
-        ("url: world", "url: world\nsigning: {parameter: token}", "signing needs parameter and environment"),
+        ("url: world", "url: world\nsigning: {parameter: token}", "signing needs parameter and environment, or bearer"),
         ("url: world", "url: [world", "line 3"),
     ],
 )
@@ -264,6 +264,8 @@ def test_a_token_of_the_environment_is_added_when_an_asset_is_read(monkeypatch: 
     monkeypatch.setenv("MY_TOKEN", "renewed")
     assert sign("https://host/a.tif").endswith("renewed")
     assert signer("") is None
+    assert parse_profile("url: /a\nsigning: {bearer: MY_TOKEN}", "p.yaml").signing == "bearer:$MY_TOKEN"
+    assert signer("bearer:$MY_TOKEN") is None
     for wrong in ("query:token", "sas"):
         with pytest.raises(CatalogError, match="unknown way of signing"):
             signer(wrong)

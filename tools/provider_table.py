@@ -40,7 +40,8 @@ def describe(provider: str, collection: str, path: Path) -> dict[str, str]:
     try:
         facts, bands = resolve(item, sensor, (), profile, collection)
     except BandError as error:
-        return row | {"bands": f"refused: {error.problem.removeprefix(f'scene {item.id} ')}: {error.remedy}"}
+        problem, remedy = error.problem.removeprefix(f"scene {item.id} "), error.remedy.partition(", or")[0]
+        return row | {"bands": f"refused: {problem}: {remedy}"}
     measured = [band for band in bands.values() if not band.categorical]
     inner = {name: f"{band.asset}/{band.inner}" if band.inner else band.asset for name, band in bands.items()}
     return row | {

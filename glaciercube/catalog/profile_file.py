@@ -146,9 +146,11 @@ def _signing(content: Any, file: str) -> str:
     if not content:
         return ""
     if isinstance(content, dict):
-        _known(content, ("parameter", "environment"), file, "signing")
+        _known(content, ("parameter", "environment", "bearer"), file, "signing")
+        if set(content) == {"bearer"}:
+            return f"bearer:${content['bearer']}"
         if set(content) != {"parameter", "environment"}:
-            raise ConfigError(f"{file}: signing needs parameter and environment", "name both")
+            raise ConfigError(f"{file}: signing needs parameter and environment, or bearer", "name them")
         return f"query:{content['parameter']}=${content['environment']}"
     return _chosen(content, ("planetary-computer",), file, "signing")
 

@@ -130,20 +130,20 @@ def signer(signing: str) -> Callable[[str], str] | None:
     ----------
     signing : str
         ``""``; ``"planetary-computer"``; or ``"query:NAME=$VARIABLE"``, which adds the value of an environment variable
-        as a parameter of the query.
+        as a parameter of the query. ``"bearer:$VARIABLE"`` is a header, which the reader sends: no URL changes.
 
     Raises
     ------
     CatalogError
         If the provider's package is not installed, the variable is not set, or the way of signing is unknown.
     """
-    if not signing:
+    if not signing or signing.startswith("bearer:$"):
         return None
     if signing.startswith(_QUERY):
         return _query_signer(signing.removeprefix(_QUERY))
     if signing != "planetary-computer":
         raise CatalogError(
-            f"unknown way of signing {signing!r}", "write planetary-computer, or query:NAME=$VARIABLE, or leave it out"
+            f"unknown way of signing {signing!r}", "write planetary-computer, query:NAME=$VARIABLE or bearer:$VARIABLE"
         )
     try:
         import planetary_computer
