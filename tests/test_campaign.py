@@ -22,7 +22,7 @@ from glaciercube.inference import predict
 from glaciercube.models import load_model
 from glaciercube.region import Region
 from glaciercube.simulate.world import World
-from glaciercube.store import StoreOptions, ZarrStore, open_store, provenance_of
+from glaciercube.store import StoreOptions, ZarrStore, missing_scenes, open_store, provenance_of
 
 
 @pytest.fixture(scope="module")
@@ -164,31 +164,72 @@ def test_another_grid_is_refused(tmp_path: Path, world: World, scenes: Scenes) -
     assert shards(tmp_path / "a.zarr") == before
 
 
-def test_a_failed_read_spoils_only_its_own_unit(tmp_path: Path, world: World, catalog: Path) -> None:
+def test_a_scene_that_cannot_be_read_is_left_out_and_listed(tmp_path: Path, world: World, catalog: Path) -> None:
     import json
     import shutil
 
     copy = tmp_path / "world"
     shutil.copytree(catalog.parent, copy)
     scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2", "dem"])
-    last = json.loads(scenes.of("sentinel-2").table["item"].iloc[-1])
-    victim = Path(last["assets"]["B11"]["href"])
+    last = scenes.of("sentinel-2").table.iloc[-1]
+    victim = Path(json.loads(last["item"])["assets"]["B11"]["href"])
     whole = victim.read_bytes()
     victim.write_bytes(whole[: len(whole) // 3])
-    with pytest.raises(ReadError, match=rf"cannot read .*{victim.name}.*then run again: the rest was written"):
-        run(plan_at(tmp_path / "a.zarr", world, scenes))
-    stored = open_store(tmp_path / "a.zarr")
-    assert (stored["quality"].isel(time=slice(0, 3)) & 1 == 1).all()
-    assert np.isfinite(stored["glacier_probability"].isel(time=0)).any()
-    lost = stored.isel(time=-1)
-    never = lost["quality"] == 0
-    assert never.any()
-    assert lost["glacier_probability"].where(never).isnull().all()
-    # Mended and run again, it is whole.
+    path = tmp_path / "a.zarr"
+    done = run(plan_at(path, world, scenes))
+    assert (done.computed, done.lacking) == (36, 9)
+    told = missing_scenes(path)
+    assert set(told["scene"]) == {last["id"]}
+    assert set(told["failure"]) == {"permanent"}
+    assert set(told["band"]) == {"swir16"}
+    assert {str(time) for time in told["time"]} == {str(last["time"].tz_localize(None).floor("s"))}
+    # It is as if the scene had not been found, with all its bands; the other granule of that day is there.
+    rest = Scenes(scenes.table[scenes.table["id"] != last["id"]].reset_index(drop=True), scenes.source)
+    run(plan_at(tmp_path / "b.zarr", world, rest))
+    stored, wanted = open_store(path), open_store(tmp_path / "b.zarr")
+    np.testing.assert_array_equal(stored["glacier_probability"], wanted["glacier_probability"])
+    np.testing.assert_array_equal(stored["quality"], wanted["quality"])
+    assert stored["glacier_probability"].isel(time=-1).isnull().any()
+    # What was recorded counts as done, until it is asked for again.
+    assert run(plan_at(path, world, scenes)).computed == 0
     victim.write_bytes(whole)
-    done = run(plan_at(tmp_path / "a.zarr", world, scenes))
-    assert 0 < done.computed < 36
-    assert (open_store(tmp_path / "a.zarr")["quality"] & 1 == 1).all()
+    again = run(plan_at(path, world, scenes), RunOptions(retry_missing=True))
+    assert (again.computed, again.lacking) == (9, 0)
+    assert missing_scenes(path).empty
+    run(plan_at(tmp_path / "c.zarr", world, scenes))
+    np.testing.assert_array_equal(
+        open_store(path)["glacier_probability"], open_store(tmp_path / "c.zarr")["glacier_probability"]
+    )
+
+
+def test_where_nothing_can_be_read_nothing_is_recorded(tmp_path: Path, world: World, catalog: Path) -> None:
+    """A disk that is not mounted is not a year without glaciers."""
+    import shutil
+
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2"])
+    shutil.rmtree(copy)
+    path = tmp_path / "a.zarr"
+    with pytest.raises(ReadError, match=r"cannot read .*36 shards could not be made.*then run again") as caught:
+        run(plan_at(path, world, scenes))
+    assert caught.value.failure == "permanent"
+    assert missing_scenes(path).empty
+    assert (open_store(path)["quality"] == 0).all()
+
+
+def test_without_its_ground_a_block_is_not_made(tmp_path: Path, world: World, catalog: Path) -> None:
+    import json
+    import shutil
+
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2", "dem"])
+    for item in scenes.of("dem").table["item"]:
+        Path(json.loads(item)["assets"]["data"]["href"]).write_bytes(b"no tiff")
+    with pytest.raises(ReadError, match="cannot read"):
+        run(plan_at(tmp_path / "a.zarr", world, scenes))
+    assert (open_store(tmp_path / "a.zarr")["quality"] == 0).all()
 
 
 _FULL = """

@@ -96,12 +96,26 @@ def explain(plan: Plan) -> Explanation:
     )
 
 
-def done_of(plan: Plan) -> list[tuple[str, tuple[int, int], str]]:
-    """What the plan's store holds already: row, shard and key of each mark that still has its shards."""
+def done_of(plan: Plan, *, retry_missing: bool = False) -> list[tuple[str, tuple[int, int], str]]:
+    """What the plan's store holds already: row, shard and key of each mark that still has its shards.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `make_plan`.
+    retry_missing : bool
+        True if shards that were made without some scenes do not count.
+    """
     if not Path(plan.store.path).exists():
         return []
-    ledger = ZarrStore.open(plan.store, plan.region.geobox).ledger
-    return [(row, block, mark.key) for (row, block), mark in ledger.marks().items() if ledger.holds(mark)]
+    store = ZarrStore.open(plan.store, plan.region.geobox)
+    lacking = {(row, block) for row, block, _ in store.missing} if retry_missing else set()
+    marks = store.ledger.marks().items()
+    return [
+        (row, block, mark.key)
+        for (row, block), mark in marks
+        if store.ledger.holds(mark) and (row, block) not in lacking
+    ]
 
 
 def _layers(plan: Plan) -> dict[int, int]:

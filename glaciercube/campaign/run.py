@@ -11,16 +11,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from glaciercube.campaign.explain import done_of
 from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.campaign.reading import Reading, computed
 from glaciercube.cube import compose, load
-from glaciercube.errors import GlaciercubeError, ReadError, require
+from glaciercube.errors import ReadError, require
 from glaciercube.inference import BlockOptions, block_window, check_cube, encode_block, predict_block
 from glaciercube.inference.lazy import block_variables
-from glaciercube.store import ZarrStore
+from glaciercube.store import Missing, ZarrStore
 
 __all__ = ["Outcome", "RunOptions", "run"]
 
@@ -41,12 +41,15 @@ class RunOptions:
         Batch and device.
     progress : bool
         Show a progress bar.
+    retry_missing : bool
+        Do those shards again, too, that were made without some scenes because they could not be read.
     """
 
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     dates: int = 4
     block: BlockOptions = field(default_factory=BlockOptions)
     progress: bool = False
+    retry_missing: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("threads", self.threads), ("dates", self.dates)):
@@ -63,15 +66,25 @@ class Outcome:
         The store.
     computed, skipped : int
         Shards computed now, and found done.
+    lacking : int
+        Shards computed now without some of their scenes; `glaciercube.store.missing_scenes` names these.
     """
 
     path: str
     computed: int
     skipped: int
+    lacking: int = 0
 
 
 def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any] | None = None) -> Outcome:
     """Do what is left of a plan; run again after a kill, and only what is missing is computed.
+
+    A scene that can never be read (not there, refused, corrupt) is left out of the shard, with all its bands, and the
+    shard is made from the others; that, and why, is recorded with the shard (`glaciercube.store.missing_scenes`). The
+    shard then counts as done, unless ``retry_missing`` is asked for. Where nothing else can be read from the same
+    place either, it is taken for a fault of the place (a disk that is not mounted, credentials) and is an error. A
+    scene that might be read at another time (time-outs, 429, 5xx that outlast `ReadOptions.budget`) is an error, and
+    leaves its shards undone for the next run. So is the ground: it is the same for all dates.
 
     Parameters
     ----------
@@ -99,7 +112,7 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
     options = options or RunOptions()
     cube = check_cube(compose(load(plan.scenes, plan.region, plan.load), plan.compose), plan.model.contract)
     store = ZarrStore.create_or_open(plan.store, plan.region.geobox, plan.times, _per_row(cube), _attributes(plan))
-    units = list(plan.units(done_of(plan)))
+    units = list(plan.units(done_of(plan, retry_missing=options.retry_missing)))
     modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
     store.describe(
         {
@@ -112,8 +125,11 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
     total = len(plan.rows) * len(plan.blocks)
     left = sum(len(unit.rows) for unit in units)
     lazy = cube[block_variables(cube, plan.model.contract)].assign_coords(time=cube["time"])
-    _run_units(units, _Kernel(plan, lazy, store, options), options, (total - left, total))
-    return Outcome(plan.store.path, left, total - left)
+    kernel = _Kernel(plan, lazy, store, options)
+    _run_units(units, kernel, options, (total - left, total))
+    if kernel.lacking:
+        _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", kernel.lacking)
+    return Outcome(plan.store.path, left, total - left, kernel.lacking)
 
 
 class _Kernel:
@@ -122,6 +138,7 @@ class _Kernel:
     def __init__(self, plan: Plan, cube: xr.Dataset, store: ZarrStore, options: RunOptions) -> None:
         self.plan, self.cube, self.store, self.options = plan, cube, store, options
         self.stop = threading.Event()
+        self.reading, self.lacking, self._lock = Reading(plan), 0, threading.Lock()
 
     def __call__(self, unit: Unit, advance: Callable[[int], Any]) -> list[ReadError]:
         """Do a unit; what could not be read is returned, and everything else is written."""
@@ -130,7 +147,7 @@ class _Kernel:
         shape = (self.cube.sizes["y"], self.cube.sizes["x"])
         window = block_window(y, x, shape, halo=contract.receptive_field, stride=contract.stride)
         here = self.cube.isel(y=window.y.read, x=window.x.read)
-        ground = _compute(here[[name for name in here.data_vars if "time" not in here[name].dims]])
+        ground = computed(here[[name for name in here.data_vars if "time" not in here[name].dims]])
         static = encode_block(self.plan.model, ground, window, self.options.block)
         moving = here.drop_vars([name for name in here.data_vars if "time" not in here[name].dims])
         batches = [
@@ -138,10 +155,12 @@ class _Kernel:
             for start in range(0, len(unit.rows), self.options.dates)
         ]
         failures: list[ReadError] = []
+        gone: dict[str, Missing] = {}
         while batches and not self.stop.is_set():
             rows = batches.pop(0)
             try:
-                arrays = {**_compute(moving.isel(time=rows)), **{k: v for k, v in ground.items() if k == "slope"}}
+                found = self.reading.compute(moving.isel(time=rows), rows, gone)
+                arrays = {**found, **{k: v for k, v in ground.items() if k == "slope"}}
             except ReadError as error:
                 # One bad file must not cost the dates that were read beside it.
                 if len(rows) > 1:
@@ -149,23 +168,20 @@ class _Kernel:
                 else:
                     failures.append(error)
                 continue
-            found = predict_block(self.plan.model, arrays, static, window, self.options.block, len(rows))
+            predicted = predict_block(self.plan.model, arrays, static, window, self.options.block, len(rows))
             keys = [self.plan.keys[row] for row in rows]
-            self.store.write(self.plan.times[rows], unit.block, *found, keys)
+            missing = [[gone[scene] for scene in self.plan.scene_ids[row] if scene in gone] for row in rows]
+            self.store.write(self.plan.times[rows], unit.block, *predicted, keys, missing)
+            with self._lock:
+                self.lacking += sum(map(bool, missing))
             advance(len(rows))
         return failures
-
-
-def _compute(part: xr.Dataset) -> dict[str, np.ndarray[Any, Any]]:
-    # Units are the parallelism: a read within one must not start another pool.
-    loaded = part.compute(scheduler="synchronous")
-    return {str(name): variable.to_numpy() for name, variable in loaded.data_vars.items()}
 
 
 def _run_units(units: list[Unit], kernel: _Kernel, options: RunOptions, progress: tuple[int, int]) -> None:
     from tqdm.auto import tqdm
 
-    failures: list[GlaciercubeError] = []
+    failures: list[ReadError] = []
     with (
         tqdm(total=progress[1], initial=progress[0], unit="shard", desc="run", disable=not options.progress) as bar,
         ThreadPoolExecutor(options.threads, thread_name_prefix="glaciercube") as pool,
@@ -190,18 +206,16 @@ def _run_units(units: list[Unit], kernel: _Kernel, options: RunOptions, progress
         raise _summary(failures)
 
 
-def _failures(future: Future[list[ReadError]]) -> list[GlaciercubeError]:
+def _failures(future: Future[list[ReadError]]) -> list[ReadError]:
     error = future.exception()
     if error is None:
-        found: list[GlaciercubeError] = [*future.result()]
-    elif isinstance(error, ReadError):
-        found = [error]  # what all dates need could not be read
-    else:
-        raise error
-    return found
+        return future.result()
+    if isinstance(error, ReadError):
+        return [error]  # what all dates need could not be read
+    raise error
 
 
-def _summary(failures: list[GlaciercubeError]) -> GlaciercubeError:
+def _summary(failures: list[ReadError]) -> ReadError:
     first = failures[0]
     # One bad file spoils many shards: each problem is told once.
     for other in sorted({str(failure) for failure in failures} - {str(first)}):
@@ -210,6 +224,11 @@ def _summary(failures: list[GlaciercubeError]) -> GlaciercubeError:
     return ReadError(
         f"{first.problem}{others}",
         f"{first.remedy}; then run again: the rest was written and only this is computed",
+        failure=first.failure,
+        uri=first.uri,
+        scene=first.scene,
+        band=first.band,
+        reason=first.reason,
     )
 
 

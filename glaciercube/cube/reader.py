@@ -33,7 +33,7 @@ from glaciercube.cube.transport import Remote, RemoteFile, forget
 from glaciercube.cube.warp import warp_onto
 from glaciercube.errors import ReadError
 
-__all__ = ["Driver", "read_cell"]
+__all__ = ["Driver", "is_readable", "read_cell"]
 
 # odc-loader hands rasterio arrays whose georeference it passes beside them; the warning would come with every block.
 warnings.filterwarnings("ignore", "Dataset has no geotransform", rasterio.errors.NotGeoreferencedWarning)
@@ -125,6 +125,32 @@ def read_cell(
             failure = found
     # Raised here, so that no other exception hangs on it: theirs may quote signed URLs.
     raise _error(address, failure)
+
+
+def is_readable(uri: str, signing: str = "", options: ReadOptions | None = None) -> bool:
+    """True if a file can be opened here and now.
+
+    Parameters
+    ----------
+    uri, signing, options
+        As of `read_cell`.
+    """
+    address = Address.parse(uri)
+    driver = Driver(signing, options)
+
+    def look(path: str, opener: Callable[..., Any] | None) -> npt.NDArray[Any]:
+        with rasterio.open(path, sharing=False, opener=opener) as source:
+            return np.zeros(source.count)
+
+    with (
+        driver.restore_env(driver.capture_env(), None),
+        Carried.nothing().applied({}, dict(address.options)),
+    ):
+        try:
+            _read(address, Access(signing), Turn(driver.options), look)
+        except Failure:
+            return False
+    return True
 
 
 _Warp = Callable[[str, Callable[..., Any] | None], npt.NDArray[Any]]

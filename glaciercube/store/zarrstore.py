@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from glaciercube.errors import GridMismatchError, StoreError
 from glaciercube.store.layout import NO_TIME, StoreOptions, encoding, grid_attributes, pack, template
 from glaciercube.store.ledger import Ledger
+from glaciercube.store.missing import Missing, MissingRecord
 
 __all__ = ["ZarrStore", "open_store", "provenance_of", "row_label"]
 
@@ -48,6 +49,7 @@ class ZarrStore:
         self.path = Path(options.path)
         # The provenance variable is a scalar array, whose folder no Zarr reader lists.
         self.ledger = Ledger(self.path / _PROVENANCE / "ledger", self.path)
+        self.missing = MissingRecord(self.path)
         self._rows = {label: index for index, label in enumerate(_labels(self.path))}
         self._arrays = {name: zarr.open_array(self.path / name, mode="r+") for name in _ARRAYS}
 
@@ -114,6 +116,7 @@ class ZarrStore:
         probability: npt.NDArray[np.float32],
         quality: npt.NDArray[np.uint8],
         keys: list[str],
+        missing: Sequence[Sequence[Missing]] = (),
     ) -> None:
         """Write one shard of several dates, then mark it done.
 
@@ -129,6 +132,8 @@ class ZarrStore:
             Flags.
         keys : list of str
             What decided the pixels, per row.
+        missing : sequence of sequence of Missing
+            Scenes that the shard was made without, per row; none by default.
 
         Raises
         ------
@@ -152,6 +157,8 @@ class ZarrStore:
                 self._arrays["glacier_probability"][row, y, x] = packed[index]
                 self._arrays["quality"][row, y, x] = quality[index]
                 files = [f"{name}/c/{row}/{block[0]}/{block[1]}" for name in _ARRAYS]
+                # Before the mark: a shard that counts as done has said what it lacks.
+                self.missing.write(label, block, missing[index] if missing else ())
                 self.ledger.sign(label, block, key, files)
 
     def slices(self, block: tuple[int, int]) -> tuple[slice, slice]:
