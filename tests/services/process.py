@@ -85,13 +85,14 @@ def running(
     ready: Callable[[], bool],
     environ: Mapping[str, str] | None = None,
     user: str | None = None,
+    stop: signal.Signals = signal.SIGINT,
 ) -> Iterator[None]:
     """Run a server in the foreground of a process of its own.
 
     Parameters
     ----------
     command : sequence of str
-        The server, which must not put itself into the background. It is stopped with SIGINT.
+        The server, which must not put itself into the background.
     folder : Path
         Its working directory; its output is kept there as ``log``.
     ready : callable
@@ -100,6 +101,8 @@ def running(
         Added to this process's environment.
     user : str or None
         Whom it runs as, where this process may choose.
+    stop : Signals
+        What it is told to end by.
 
     Raises
     ------
@@ -127,7 +130,7 @@ def running(
         _wait(server, ready, Path(command[0]).name, log)
         yield
     finally:
-        _stop(server)
+        _stop(server, stop)
 
 
 def _wait(server: subprocess.Popen[bytes], ready: Callable[[], bool], name: str, log: Path) -> None:
@@ -141,8 +144,8 @@ def _wait(server: subprocess.Popen[bytes], ready: Callable[[], bool], name: str,
         time.sleep(0.05)
 
 
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.send_signal(signal.SIGINT)
+def _stop(server: subprocess.Popen[bytes], by: signal.Signals) -> None:
+    server.send_signal(by)
     with suppress(subprocess.TimeoutExpired):
         server.wait(STOP)
     # Whatever is left of its session, children too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,8 +98,13 @@ def seaweedfs(bucket: str = "cogs") -> Iterator[SeaweedFS]:
     environ = {"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret}
     with scratch("s3") as folder:
         try:
+            # Told to end, it would wait for its clients to hang up.
             with running(
-                [command, "mini", f"-dir={folder}", *flags], folder=folder, ready=_writes(server), environ=environ
+                [command, "mini", f"-dir={folder}", *flags],
+                folder=folder,
+                ready=_writes(server),
+                environ=environ,
+                stop=signal.SIGKILL,
             ):
                 yield server
         finally:
