@@ -162,12 +162,14 @@ def test_optical_pixels_are_those_stored_at_their_position(place: Place) -> None
 
 
 def around(pixels: Array, row: Array, column: Array) -> tuple[Array, Array]:
-    """Least and greatest of the four stored pixels about each point: between them lies whatever is interpolated."""
-    top, left = np.floor(row - 0.5).astype(int), np.floor(column - 0.5).astype(int)
+    """Least and greatest of the stored pixels about each point: between them lies whatever is interpolated.
+
+    GDAL's warp places points to an eighth of a pixel (its default tolerance), so that the four may be the next four.
+    """
     corners = []
-    for down in (0, 1):
-        for right in (0, 1):
-            r, c = top + down, left + right
+    for down in (-0.625, -0.375, 0.375, 0.625):
+        for right in (-0.625, -0.375, 0.375, 0.625):
+            r, c = np.floor(row + down).astype(int), np.floor(column + right).astype(int)
             held = (r >= 0) & (r < pixels.shape[0]) & (c >= 0) & (c < pixels.shape[1])
             value = np.full(row.shape, np.nan)
             value[held] = pixels[r[held], c[held]]

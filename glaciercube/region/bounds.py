@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -123,18 +124,23 @@ def _ring(geobox: GeoBox, margin: float) -> FloatArray:
     y = np.concatenate(
         [np.full(_POINTS, bottom), bottom + t * (top - bottom), np.full(_POINTS, top), top - t * (top - bottom)]
     )
-    longitude, latitude = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True).transform(x, y)
+    longitude, latitude = _to_map(str(geobox.crs)).transform(x, y, direction="INVERSE")
     return np.stack([np.unwrap(longitude, period=360.0), latitude], axis=1)
 
 
 def _holds_pole(geobox: GeoBox, margin: float, latitude: float) -> bool:
-    x, y = Transformer.from_crs("EPSG:4326", str(geobox.crs), always_xy=True).transform(0.0, latitude)
+    x, y = _to_map(str(geobox.crs)).transform(0.0, latitude)
     if not (np.isfinite(x) and np.isfinite(y)):
         return False
     box = geobox.boundingbox
     # Nearer than two steps, points along the edge are too few to tell longitudes by.
     near = margin + 2.0 * max(box.span_x, box.span_y) / (_POINTS - 1)
     return bool(box.left - near <= x <= box.right + near and box.bottom - near <= y <= box.top + near)
+
+
+@lru_cache(maxsize=16)
+def _to_map(crs: str) -> Transformer:
+    return Transformer.from_crs("EPSG:4326", crs, always_xy=True)
 
 
 def _signed(longitude: float) -> float:
