@@ -217,6 +217,18 @@ def test_a_pixel_has_one_value_whatever_the_cell(resolution: float, tmp_path: Pa
     np.testing.assert_allclose(whole["elevation"], mean, atol=1.0 if resolution < 60 else 4.0)
 
 
+def test_a_fine_grid_finds_the_tile_beside_it_that_it_interpolates_from(tmp_path: Path) -> None:
+    """Pixels of 5 m, 45 m from the edge of a tile: cubic convolution reaches 62 m."""
+    region = square("EPSG:32633", 15.0, 60.3, size=40, resolution=5)
+    west = Transformer.from_crs("EPSG:4326", "EPSG:32633", always_xy=True).transform(15.0, 60.3)[0]
+    shift = round((west + 45 - region.geobox.boundingbox.left) / 5)
+    region = Region("beside", region.geobox.translate_pix(shift, 0))
+    scenes = find(published(tiles_around(region), tmp_path), region, "2021", ["dem"])
+    assert len(scenes) == 2
+    found = ground(scenes, region, Drawn(hills))
+    np.testing.assert_allclose(found["elevation"], on_grid(region, hills), atol=0.05)
+
+
 def coast(longitude: Array, _: Array) -> Array:
     """Land in the east that ends 300 m east of 15 E."""
     shore = (longitude - 15.005) * 20_000

@@ -135,7 +135,7 @@ def _stack(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backend: B
     native = [open_native(layer, sensor, scenes, backend) for layer in layout]
     direct = direct_elevation(sensor, scenes, others, padded, cell, backend) if others else None
     graph: dict[Any, Any] = {}
-    name = f"ground-{tokenize(sorted(scenes.table['id']), geobox, cell, [n.name for n in native])}"
+    name = f"ground-{tokenize(geobox, cell, [n.name for n in native], getattr(direct, 'name', ''))}"
     blocks = [_ranges(size, cell) for size in geobox.shape]
     for i, rows in enumerate(blocks[0]):
         for j, columns in enumerate(blocks[1]):
