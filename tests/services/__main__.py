@@ -37,40 +37,44 @@ Ctrl-C stops them.
 
 def main() -> int:
     """Serve until told to stop."""
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    options = WorldOptions(seed=30, size=160, years=(2021, 2022), dates_per_year=3)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glaciercube-world-")))
-        world = simulate_world(options)
-        catalog = write_catalog(world, folder)
-        try:
-            web = stack.enter_context(nginx(folder))
-            s3 = stack.enter_context(seaweedfs())
-            s3.upload(folder)
-            database = stack.enter_context(postgres())
-            api = stack.enter_context(stac_api(database, "web", published(folder, web.url)))
-            s3_api = stack.enter_context(stac_api(database, "s3", published(folder, s3.url)))
-        except Missing as missing:
-            sys.stderr.write(f"{missing}\n")
-            return 1
-        sys.stdout.write(
-            SHOWN.format(
-                api=api.url,
-                s3_api=s3_api.url,
-                web=web.url,
-                disk=catalog,
-                endpoint=s3.endpoint,
-                bucket=s3.bucket,
-                environ="\n".join(f"export {name}={value}" for name, value in s3.environ.items()),
-                bbox=", ".join(f"{degrees:.4f}" for degrees in world.region.bbox),
-                time=f"{options.years[0]}/{options.years[-1]}",
-            )
-        )
-        sys.stdout.flush()
-        stopped.wait()
+    # To be ended is to be interrupted: the servers must not outlive us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with ExitStack() as stack:
+            sys.stdout.write(_started(stack))
+            sys.stdout.flush()
+            threading.Event().wait()
+    except Missing as missing:
+        sys.stderr.write(f"{missing}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stdout.write("\nstopped\n")
     return 0
+
+
+def _started(stack: ExitStack) -> str:
+    """Start all servers, to be stopped with the stack; what to tell about them."""
+    options = WorldOptions(seed=30, size=160, years=(2021, 2022), dates_per_year=3)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glaciercube-world-")))
+    world = simulate_world(options)
+    catalog = write_catalog(world, folder)
+    web = stack.enter_context(nginx(folder))
+    s3 = stack.enter_context(seaweedfs())
+    s3.upload(folder)
+    database = stack.enter_context(postgres())
+    api = stack.enter_context(stac_api(database, "web", published(folder, web.url)))
+    s3_api = stack.enter_context(stac_api(database, "s3", published(folder, s3.url)))
+    return SHOWN.format(
+        api=api.url,
+        s3_api=s3_api.url,
+        web=web.url,
+        disk=catalog,
+        endpoint=s3.endpoint,
+        bucket=s3.bucket,
+        environ="\n".join(f"export {name}={value}" for name, value in s3.environ.items()),
+        bbox=", ".join(f"{degrees:.4f}" for degrees in world.region.bbox),
+        time=f"{options.years[0]}/{options.years[-1]}",
+    )
 
 
 if __name__ == "__main__":
