@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
 from glaciercube.region import Region
-from glaciercube.sensors import get_sensor
+from glaciercube.sensors import Layer, LayerOptions, get_sensor
 from glaciercube.store import StoreOptions
 
 if TYPE_CHECKING:
@@ -111,9 +112,12 @@ class Config:
     Attributes
     ----------
     region, catalog, time, store
-        Where, from what (a path, a STAC API's URL or a provider's name), when, and where to.
+        Where, from what (a provider's name, a STAC API's URL, the path of a catalogue or of a profile), when, and where
+        to.
     sensors : dict
         Sensor -> options; a list of names in YAML.
+    layers : dict
+        Layers of your own: name -> `glaciercube.sensors.LayerOptions`.
     compose : ComposeOptions
         A word (``observation``, ``month``, ``season``, ``year``) in YAML stands for ``every``.
     model : ModelConfig
@@ -129,6 +133,7 @@ class Config:
     sensors: dict[str, SensorOptions] = field(
         default_factory=lambda: {name: SensorOptions() for name in ("sentinel-2", "sentinel-1", "dem")}
     )
+    layers: dict[str, LayerOptions] = field(default_factory=dict)
     compose: ComposeOptions = field(default_factory=ComposeOptions)
     model: ModelConfig = field(default_factory=ModelConfig)
     load: LoadOptions = field(default_factory=LoadOptions)
@@ -136,7 +141,7 @@ class Config:
 
     def find(self, region: Region | None = None) -> Scenes:
         """Search the catalogue; see `glaciercube.catalog.find`."""
-        return find(self.catalog, region or self.region.region(), self.time, self.sensors)
+        return find(self.catalog, region or self.region.region(), self.time, {**self.sensors, **self.layers})
 
     def load_model(self) -> Model:
         """Load the model; see `glaciercube.models.load_model`."""
@@ -151,7 +156,11 @@ class Config:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values without credentials, for provenance."""
-        return {**dataclasses.asdict(self), "catalog": without_secrets(self.catalog)}
+        layers = {
+            name: {**dataclasses.asdict(layer), "catalog": layer.catalog and without_secrets(layer.catalog)}
+            for name, layer in self.layers.items()
+        }
+        return {**dataclasses.asdict(self), "catalog": without_secrets(self.catalog), "layers": layers}
 
 
 def load_config(path: str | Path) -> Config:
@@ -198,6 +207,11 @@ def parse_config(text: str, name: str = "configuration") -> Config:
         raise ConfigError(f"{name} is not a mapping", "write keys such as region, catalog, time and store")
     content = _expanded(content)
     _check_keys(Config, content, (), node, name)
+    layers = content.get("layers")
+    for layer, options in layers.items() if isinstance(layers, dict) else ():
+        # What is not even of the right kind is told below.
+        with _at_line(name, node, ("layers", layer)), contextlib.suppress(pydantic.ValidationError):
+            Layer(layer, pydantic.TypeAdapter(LayerOptions).validate_python(options))
     try:
         config = pydantic.TypeAdapter(Config).validate_python(content)
     except ConfigError as error:
@@ -209,12 +223,18 @@ def parse_config(text: str, name: str = "configuration") -> Config:
             f"{name} line {_line(node, path)}: {'.'.join(map(str, path))}: {first['msg']}", _remedy(first["type"])
         ) from error
     for sensor in config.sensors:
-        try:
+        with _at_line(name, node, ("sensors", sensor)):
             get_sensor(sensor)
-        except ConfigError as error:
-            where = f"{name} line {_line(node, ('sensors', sensor))}"
-            raise ConfigError(f"{where}: {error.problem}", error.remedy) from None
     return config
+
+
+@contextlib.contextmanager
+def _at_line(name: str, node: Any, path: tuple[Any, ...]) -> Iterator[None]:
+    """Errors of rooms that know no files, with the line of what they are about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{name} line {_line(node, path)}: {error.problem}", error.remedy) from None
 
 
 def _expanded(content: dict[str, Any]) -> dict[str, Any]:
@@ -225,9 +245,15 @@ def _expanded(content: dict[str, Any]) -> dict[str, Any]:
         out["sensors"] = {str(sensor): {} for sensor in sensors}
     elif isinstance(sensors, dict):
         out["sensors"] = {sensor: options or {} for sensor, options in sensors.items()}
+    layers = out.get("layers")
+    if isinstance(layers, dict):
+        out["layers"] = {str(layer): _layer(options or {}) for layer, options in layers.items()}
     for key, first in (("compose", "every"), ("store", "path"), ("model", "name")):
         if isinstance(out.get(key), str):
             out[key] = {first: out[key]}
+    catalog = out.get("catalog")
+    if isinstance(catalog, dict) and set(catalog) == {"profile"}:
+        out["catalog"] = catalog["profile"]
     model = out.get("model")
     if isinstance(model, dict) and "parameters" not in model:
         rest = {key: value for key, value in model.items() if key != "name"}
@@ -236,6 +262,13 @@ def _expanded(content: dict[str, Any]) -> dict[str, Any]:
         # YAML reads 2024 as a number and 2024-07-01 as a date.
         out["time"] = str(out["time"])
     return out
+
+
+def _layer(options: Any) -> Any:
+    if isinstance(options, dict) and isinstance(options.get("unit"), int | float):
+        # The unit of a share is 1, and YAML reads a number.
+        return {**options, "unit": f"{options['unit']:g}"}
+    return options
 
 
 def _check_keys(kind: Any, content: Any, path: tuple[Any, ...], node: Any, name: str) -> None:

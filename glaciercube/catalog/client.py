@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pystac.stac_io import DefaultStacIO
 
+from glaciercube.catalog.hush import hide
 from glaciercube.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Access:
 
     def equip(self, session: requests.Session) -> None:
         """Give a session these retries, and these credentials for this catalogue's host."""
+        hide(*self.secrets)
         parts = urlsplit(self.url)
         for scheme in ("http://", "https://"):
             session.mount(scheme, _adapter(Access(scheme)))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from glaciercube.catalog.hush import hide
 from glaciercube.errors import CatalogError
 from glaciercube.sensors import Published
 
@@ -152,8 +153,19 @@ def signer(signing: str) -> Callable[[str], str] | None:
             "Planetary Computer's assets must be signed, and the package planetary-computer is not installed",
             "pip install 'glaciercube[planetary-computer]'",
         ) from error
-    sign: Callable[[str], str] = planetary_computer.sign_url
-    return sign
+    return _hushed(planetary_computer.sign_url)
+
+
+def _hushed(sign: Callable[[str], str]) -> Callable[[str], str]:
+    """The same signer, whose signatures do not get into logs."""
+
+    def signed(href: str) -> str:
+        url = sign(href)
+        if url != href:
+            hide(urlsplit(url).query)
+        return url
+
+    return signed
 
 
 def _query_signer(rule: str) -> Callable[[str], str]:
@@ -171,4 +183,4 @@ def _query_signer(rule: str) -> Callable[[str], str]:
         return f"{href}{'&' if '?' in href else '?'}{name}={quote(token, safe='')}"
 
     sign("")
-    return sign
+    return _hushed(sign)

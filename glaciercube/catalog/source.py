@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import pystac
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pystac_client import Client
 
 __all__ = ["Source", "open_source"]
+
+T = TypeVar("T")
 
 # Items of a page. Of Sentinel-2's, some servers cannot send more than about 260 at once (6 MB) and answer 500 or 502;
 # the search is then begun again with smaller pages.
@@ -74,10 +76,13 @@ class Source:
             If it cannot be read.
         """
         access = self._access()
-        with _in_words(access):
+
+        def ask() -> list[str]:
             client = self._client(access)
             offered = client.get_collections() if client else self._root(access).get_all_collections()
             return sorted({collection.id for collection in offered})
+
+        return _in_words(access, ask)
 
     def items(
         self,
@@ -107,7 +112,8 @@ class Source:
         given: list[Any] = [boxes] if isinstance(boxes[0], (int, float)) else list(boxes)
         parts = [part for box in given for part in split_bounds(box)]
         access = self._access()
-        with _in_words(access):
+
+        def ask() -> list[pystac.Item]:
             client = self._client(access)
             found = (
                 self._search(client, collection, parts, interval, broken)
@@ -117,7 +123,9 @@ class Source:
             items = {item.id: item for item in found if _meets(item, parts, interval)}
             for item in items.values():
                 item.make_asset_hrefs_absolute()
-        return [items[key] for key in sorted(items)]
+            return [items[key] for key in sorted(items)]
+
+        return _in_words(access, ask)
 
     @property
     def _on_web(self) -> bool:
@@ -215,15 +223,16 @@ class Source:
         )
 
 
-@contextmanager
-def _in_words(access: Access) -> Iterator[None]:
-    """Turn whatever clients raise into a `CatalogError`, and not chained: what lies behind may quote a token."""
+def _in_words(access: Access, ask: Callable[[], T]) -> T:
+    """Turn whatever clients raise into a `CatalogError`."""
     try:
-        yield
+        return ask()
     except GlaciercubeError:
         raise
-    except Exception as error:  # noqa: BLE001 - raised again, but not from it
-        raise access.failure(error) from None
+    except Exception as error:  # noqa: BLE001 - raised again below
+        failure = access.failure(error)
+    # Out here, so that it has no context: what lies behind may quote a token.
+    raise failure
 
 
 def _item(content: dict[str, Any], href: str | None = None) -> pystac.Item:
