@@ -7,7 +7,6 @@ from pathlib import Path
 
 from glaciercube.campaign.plan import Plan, Unit
 from glaciercube.inference import block_window
-from glaciercube.sensors import get_sensor
 from glaciercube.store import ZarrStore
 
 __all__ = ["Explanation", "done_of", "explain"]
@@ -122,7 +121,8 @@ def _layers(plan: Plan) -> dict[int, int]:
     """Bands to be read for each row, counting every scene; `_SHARED` is what all rows share."""
     table = plan.scenes.table
     known = {name: len(bands) for name, bands in zip(table["id"], plan.scenes.bands(), strict=True)}
-    static = {row.id for row in table.itertuples() if get_sensor(str(row.sensor)).static}
+    still = {name for name in plan.scenes.sensors if plan.scenes.sensor(name).static}
+    static = {row.id for row in table.itertuples() if row.sensor in still}
     layers = {row: sum(known[name] for name in ids if name not in static) for row, ids in enumerate(plan.scene_ids)}
     return {**layers, _SHARED: sum(known[name] for name in static)}
 

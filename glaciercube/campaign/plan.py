@@ -17,7 +17,7 @@ from glaciercube.cube.radar import averaged_times
 from glaciercube.errors import PlanError
 from glaciercube.inference import KERNEL_VERSION
 from glaciercube.region import Region
-from glaciercube.sensors import SENSORS, get_sensor
+from glaciercube.sensors import SENSORS
 from glaciercube.store import StoreOptions, row_label
 from glaciercube.store.layout import grid_attributes
 
@@ -188,10 +188,12 @@ def make_plan(
 def _axes(scenes: Scenes) -> dict[str, np.ndarray[Any, np.dtype[np.datetime64]]]:
     """Acquisition times by node, the leading sensor first."""
     axes = {}
-    for name in SENSORS:
-        if name in scenes.sensors and not get_sensor(name).static:
+    # Layers of the user's own come last, by name.
+    for name in (*(name for name in SENSORS if name in scenes.sensors), *sorted(set(scenes.sensors) - set(SENSORS))):
+        sensor = scenes.sensor(name)
+        if not sensor.static:
             times = pd.DatetimeIndex(scenes.of(name).table["time"].unique()).sort_values()
-            axes[get_sensor(name).node] = times.to_numpy()
+            axes[sensor.node] = times.to_numpy()
     return axes
 
 
@@ -211,8 +213,9 @@ def _members(scenes: Scenes, row: Row, averaged: _Averaged) -> Scenes:
         node: {other for time in times for other in (averaged.get(time, (time,)) if node == "sentinel1" else (time,))}
         for node, times in row.members.items()
     }
+    known = {name: scenes.sensor(name) for name in scenes.sensors}
     keep = [
-        get_sensor(sensor).static or time in used.get(get_sensor(sensor).node, ())
+        known[sensor].static or time in used.get(known[sensor].node, ())
         for sensor, time in zip(table["sensor"], table["time"].to_numpy(), strict=True)
     ]
     return Scenes(table[keep], scenes.source, scenes.signing)

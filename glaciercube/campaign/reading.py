@@ -13,7 +13,6 @@ from glaciercube.cube.address import Address
 from glaciercube.cube.leaving import leaving_out
 from glaciercube.cube.reader import is_readable
 from glaciercube.errors import ReadError
-from glaciercube.sensors import get_sensor
 from glaciercube.store import Missing
 
 __all__ = ["Reading", "computed"]
@@ -41,7 +40,8 @@ class Reading:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         table = plan.scenes.table
-        moving = [not get_sensor(name).static for name in table["sensor"]]
+        static = {name for name in plan.scenes.sensors if plan.scenes.sensor(name).static}
+        moving = [name not in static for name in table["sensor"]]
         self._moving = frozenset(table["id"][moving])
         self._reached: dict[str, bool] = {}
         self._lock = threading.Lock()

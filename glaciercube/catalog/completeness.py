@@ -17,7 +17,6 @@ from glaciercube.catalog.coverage import shares
 from glaciercube.catalog.interval import parse_interval
 from glaciercube.catalog.revisit import expected_passes
 from glaciercube.region import Region
-from glaciercube.sensors import SENSORS
 
 if TYPE_CHECKING:
     from glaciercube.catalog.scenes import Scenes
@@ -60,13 +59,13 @@ class Completeness:
     def _of(self, sensor: str) -> str:
         seen = self.observations[self.observations["sensor"] == sensor]
         names = ", ".join(seen["collection"].drop_duplicates())
-        if SENSORS[sensor].static:
+        months = self.months[self.months["sensor"] == sensor]
+        if not len(months):  # a surface that does not change
             return f"{sensor} ({names}): {seen['scenes'].sum()} tiles over {seen['share'].max():.0%} of the region"
         heading = (
             f"{sensor} ({names}): {len(seen)} observations of {seen['scenes'].sum()} scenes, "
             f"over {seen['share'].mean():.0%} of the region on average"
         )
-        months = self.months[self.months["sensor"] == sensor]
         lines = [heading, *_by_year(months)]
         if months["expected"].notna().any():
             lines.append("observations/passes expected of the relative orbits that were found")
@@ -116,7 +115,7 @@ def completeness(scenes: Scenes, region: Region) -> Completeness:
         Months and gaps are those of the interval that was searched, else of the time from the first scene to the last.
     """
     observations = _observations(scenes, region)
-    timed = [name for name in scenes.sensors if not SENSORS[name].static]
+    timed = [name for name in scenes.sensors if not scenes.sensor(name).static]
     months, gaps = [], []
     for name in timed:
         seen = observations[observations["sensor"] == name]

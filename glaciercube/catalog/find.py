@@ -22,7 +22,7 @@ from glaciercube.catalog.scenes import COLUMNS, LEFT_OUT, Scenes, without_secret
 from glaciercube.catalog.source import Source, open_source
 from glaciercube.errors import BandError, ConfigError
 from glaciercube.region import Region
-from glaciercube.sensors import Sensor, Sentinel1, get_sensor, item_time
+from glaciercube.sensors import Layer, LayerOptions, Sensor, Sentinel1, get_sensor, item_time
 from glaciercube.sensors.sentinel1 import radar_mismatch
 
 __all__ = ["SensorOptions", "find", "parse_interval"]
@@ -61,7 +61,7 @@ def find(
     catalog: str | Path,
     region: Region,
     time: str,
-    sensors: Iterable[str] | Mapping[str, SensorOptions] = ("sentinel-2", "sentinel-1", "dem"),
+    sensors: Iterable[str] | Mapping[str, SensorOptions | LayerOptions] = ("sentinel-2", "sentinel-1", "dem"),
 ) -> Scenes:
     """Search a catalogue and freeze the answer.
 
@@ -74,7 +74,7 @@ def find(
     time : str
         STAC interval in UTC such as ``"2024-01-01/2024-12-31"``; a date, month or year stands for all of it.
     sensors : iterable of str or mapping
-        Names of sensors, or name -> `SensorOptions`.
+        Names of sensors, or name -> `SensorOptions`; a layer of your own has a name of your own, and `LayerOptions`.
 
     Returns
     -------
@@ -95,13 +95,22 @@ def find(
     wanted = sensors if isinstance(sensors, Mapping) else {name: SensorOptions() for name in sensors}
     if not wanted:
         raise ConfigError("no sensor was asked for", "name at least one, such as sentinel-2")
-    for name, options in wanted.items():
-        _check(get_sensor(name), options)
+    searches = [_search(source, name, options) for name, options in wanted.items()]
     rows: list[dict[str, Any]] = []
     left_out: list[LeftOut] = []
-    for name, options in wanted.items():
-        rows += _search_sensor(source, get_sensor(name), options, (region, interval), left_out)
+    for searched, sensor, options in searches:
+        rows += _search_sensor(searched, sensor, options, (region, interval), left_out)
     return _freeze(rows, source, left_out, written(interval))
+
+
+def _search(source: Source, name: str, options: SensorOptions | LayerOptions) -> tuple[Source, Sensor, SensorOptions]:
+    """Where to look for what; layers may have a catalogue of their own."""
+    if isinstance(options, LayerOptions):
+        own = open_source(options.catalog) if options.catalog else source
+        layer = Layer(name, options, own.signing)
+        return own, layer, SensorOptions(collection=options.collection)
+    _check(get_sensor(name), options)
+    return source, get_sensor(name), options
 
 
 def _check(sensor: Sensor, options: SensorOptions) -> None:
@@ -130,7 +139,8 @@ def _search_sensor(
 ) -> list[dict[str, Any]]:
     region, interval = where
     collections = _collections(source, sensor, options)
-    boxes = region.search_boxes(8 * region.resolution)
+    # Interpolation reaches beyond the grid: by pixels of the grid, and by those of 30 m that elevation is stored in.
+    boxes = region.search_boxes(max(8 * region.resolution, 250.0 if sensor.static else 0.0))
     scenes: list[Scene] = []
     lost: list[LeftOut] = []
     for collection in collections:

@@ -13,7 +13,7 @@ import pandas as pd
 import pystac
 
 from glaciercube.errors import CatalogError
-from glaciercube.sensors import BandSource
+from glaciercube.sensors import BandSource, Sensor, get_sensor
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -97,8 +97,23 @@ class Scenes:
             # How a store is reached does not change what is in it.
             bands = {name: {**band, "options": ()} for name, band in json.loads(row["bands"]).items()}
             values["bands"] = json.dumps(bands, sort_keys=True)
+            layer = json.loads(row["notes"]).get("layer")
+            if layer is not None:
+                # What its numbers mean is the user's word, and decides.
+                values["layer"] = json.dumps(layer["options"], sort_keys=True)
             digest.update("\x1f".join(values.values()).encode() + b"\x1e")
         return digest.hexdigest()
+
+    def sensor(self, name: str) -> Sensor:
+        """A sensor of these scenes; a layer of the user's own is as its scenes define it.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such sensor.
+        """
+        notes = self.table.loc[self.table["sensor"] == name, "notes"]
+        return get_sensor(name, json.loads(notes.iloc[0]) if len(notes) else None)
 
     def of(self, sensor: str) -> Scenes:
         """The scenes of one sensor."""

@@ -14,6 +14,7 @@ from glaciercube.cube.statistics import nan_median
 from glaciercube.cube.terrain import hillshade
 from glaciercube.errors import CubeError
 from glaciercube.sensors import decibel
+from glaciercube.sensors.layers import LAYERS
 from glaciercube.sensors.sentinel1 import POLARIZATIONS
 from glaciercube.sensors.sentinel2 import CLOUD_LAYERS
 
@@ -42,7 +43,9 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
         called cloud and recovered as ice) and what they were made from (``scl``, ``cloud_probability``,
         ``snow_probability``), ``hillshade`` where sun and terrain are known, ``vv vh vv_db vh_db``; (y, x): terrain
         variables; (time): ``sentinel1_age`` in days (companion minus observation; NaN where there is none), and
-        ``sentinel1_orbit_state`` and ``sentinel1_relative_orbit`` of the companion where they are known. In windows
+        ``sentinel1_orbit_state`` and ``sentinel1_relative_orbit`` of the companion where they are known; layers of the
+        user's own by their names, put on the time axis as companions are (with ``<name>_age``) or, if they are static,
+        once. In windows
         ``time`` is their start, with ``time_bnds``. float32, NaN where there is no data.
 
     Raises
@@ -54,20 +57,23 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     if not isinstance(options, ComposeOptions):
         options = ComposeOptions(every=options or "observation")  # type: ignore[arg-type]
     nodes = {name: tree[name].to_dataset() for name in ("sentinel2", "sentinel1", "terrain") if name in tree.children}
+    if LAYERS in tree.children:
+        nodes |= {f"{LAYERS}/{name}": tree[LAYERS][name].to_dataset() for name in sorted(tree[LAYERS].children)}
     if not nodes:
-        raise CubeError("the tree has neither sentinel2, sentinel1 nor terrain", "load at least one sensor")
+        raise CubeError("the tree has neither sentinel2, sentinel1, terrain nor layers", "load at least one sensor")
     if "sentinel2" in nodes:
         nodes["sentinel2"] = nodes["sentinel2"].assign(optical_flags=optical_flags(nodes["sentinel2"], options.mask))
     if "sentinel1" in nodes:
         nodes["sentinel1"] = _with_decibels(nodes["sentinel1"])
-    dynamic = {name: node for name, node in nodes.items() if name != "terrain"}
+    dynamic = {name: node for name, node in nodes.items() if "time" in node.dims}
+    static = {name: node for name, node in nodes.items() if name not in dynamic}
     if not dynamic:
-        return _static_only(nodes["terrain"])
+        return _static_only(static)
     coverage = {name: node["coverage"].to_numpy() for name, node in dynamic.items() if "coverage" in node.coords}
     rows = schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options, coverage)
     cube = _on_observations(dynamic, rows) if options.every == "observation" else _in_windows(dynamic, rows)
-    if "terrain" in nodes:
-        cube = _with_terrain(cube, nodes["terrain"])
+    for name, node in static.items():
+        cube = _with_terrain(cube, node) if name == "terrain" else cube.assign(node.data_vars)
     return cube.transpose("time", "y", "x", ...).assign_attrs(_attributes(nodes, options))
 
 
@@ -102,7 +108,7 @@ def _on_observations(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Data
         own = [coord for coord in companion.coords if coord != "time" and "time" in companion[coord].dims]
         cube = cube.assign(companion.drop_vars(own).map(_only_where, keep_attrs=True, near=near).data_vars)
         cube = cube.assign_coords(
-            {f"{name}_{coord}": _only_where(companion[coord], near) for coord in _named(companion)}
+            {f"{_own(name)}_{coord}": _only_where(companion[coord], near) for coord in _named(companion)}
         )
     return cube.assign(_ages(rows, leading, companions))
 
@@ -126,7 +132,7 @@ def _in_windows(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
     parts: list[xr.Dataset] = []
     for name, node in dynamic.items():
         reduced = [
-            reducers[name](node.sel(time=list(row.members[name]))).expand_dims(time=[row.time])
+            reducers.get(name, _layer_median)(node.sel(time=list(row.members[name]))).expand_dims(time=[row.time])
             for row in rows
             if name in row.members
         ]
@@ -149,8 +155,8 @@ def _ages(rows: list[Row], leading: str, companions: list[str]) -> dict[str, xr.
     ages = {}
     for name in companions:
         days = np.array([row.age(name, leading) for row in rows], "float32")
-        attrs = {"units": "days", "long_name": f"acquisition of {name} minus that of {leading}"}
-        ages[f"{name}_age"] = xr.DataArray(days, dims="time", attrs=attrs)
+        attrs = {"units": "days", "long_name": f"acquisition of {_own(name)} minus that of {_own(leading)}"}
+        ages[f"{_own(name)}_age"] = xr.DataArray(days, dims="time", attrs=attrs)
     return ages
 
 
@@ -166,6 +172,22 @@ def _clear_median(node: xr.Dataset) -> xr.Dataset:
     kept = np.uint8(FLAG_OBSERVED) + snow.astype("uint8") * np.uint8(FLAG_SNOW)
     reduced["optical_flags"] = kept.where(once, hidden).astype("uint8").assign_attrs(flags.attrs)
     return reduced.assign(_mean_sun(node))
+
+
+def _layer_median(node: xr.Dataset) -> xr.Dataset:
+    """Medians of a layer's values; classes have none, and the latest that is known stands."""
+    reduced = {}
+    for name, variable in node.data_vars.items():
+        if variable.attrs.get("kind") == "classes":
+            latest, *before = (
+                variable.isel(time=index, drop=True) for index in reversed(range(variable.sizes["time"]))
+            )
+            for other in before:
+                latest = latest.fillna(other)
+            reduced[name] = latest
+        else:
+            reduced[name] = _median(node[[name]])[name]
+    return xr.Dataset(reduced)
 
 
 def _mean_sun(node: xr.Dataset) -> dict[str, np.float32]:
@@ -216,7 +238,16 @@ def _with_terrain(cube: xr.Dataset, terrain: xr.Dataset) -> xr.Dataset:
     return cube.assign(hillshade=shade.chunk({"time": 1}))
 
 
-def _static_only(terrain: xr.Dataset) -> xr.Dataset:
-    epoch = str(terrain.attrs.get("epoch", "")).split("/")[-1] or "2000-01-01"
-    cube = terrain.assign_coords(time=("time", np.array([epoch], "datetime64[ms]")))
-    return cube.assign_attrs(compose="observation", terrain_epoch=terrain.attrs.get("epoch", ""))
+def _static_only(static: dict[str, xr.Dataset]) -> xr.Dataset:
+    epoch = max(str(node.attrs.get("epoch", "")).split("/")[-1] for node in static.values()) or "2000-01-01"
+    first, *others = static.values()
+    for node in others:
+        first = first.assign(node.data_vars)
+    cube = first.assign_coords(time=("time", np.array([epoch], "datetime64[ms]")))
+    terrain = static.get("terrain", xr.Dataset()).attrs.get("epoch", "")
+    return cube.assign_attrs(compose="observation", terrain_epoch=terrain)
+
+
+def _own(node: str) -> str:
+    """A node's own name: what a layer's variables go by."""
+    return node.rpartition("/")[2]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube import backend_odc, backend_stackstac
@@ -16,7 +17,7 @@ from glaciercube.cube.retry import ReadOptions
 from glaciercube.cube.series import load_series
 from glaciercube.errors import CubeError, require
 from glaciercube.region import Region
-from glaciercube.sensors import get_sensor
+from glaciercube.sensors import Layer
 
 __all__ = ["LoadOptions", "load"]
 
@@ -76,6 +77,7 @@ def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> 
         polarisations that scenes have, with what is known of each pass along time
         (`glaciercube.cube.radar.load_radar`); ``/terrain`` (y, x): ``elevation`` m, ``slope`` degrees, ``aspect_sin``,
         ``aspect_cos``, ``curvature`` 1/m. float32, NaN where there is no data.
+        ``/layers/<name>``: a layer of the user's own, (time, y, x) or, if it is static, (y, x), in its unit.
         Nothing is read until it is computed; a read that fails raises `ReadError` then.
 
     Raises
@@ -97,10 +99,29 @@ def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> 
 
     nodes: dict[str, xr.Dataset] = {}
     for name in scenes.sensors:
-        sensor = get_sensor(name)
+        sensor = scenes.sensor(name)
         asked = (sensor, scenes.of(name), region.geobox, options.cell, backend)
-        if sensor.node == "sentinel1":
+        if isinstance(sensor, Layer):
+            nodes[sensor.node] = _load_layer(sensor, *asked[1:])
+        elif sensor.node == "sentinel1":
             nodes[sensor.node] = load_radar(*asked, options.radar)
         else:
             nodes[sensor.node] = (load_ground if sensor.static else load_series)(*asked)
     return xr.DataTree.from_dict(nodes, name=region.name)
+
+
+def _load_layer(layer: Layer, scenes: Scenes, geobox: GeoBox, cell: int, backend: Backend) -> xr.Dataset:
+    """A layer of the user's own, as its options say."""
+
+    def read(request: Request) -> xr.Dataset:
+        method = layer.options.resampling
+        signing = layer.signing or request.signing
+        return backend(
+            replace(request, signing=signing, resampling={layer.name: method} if method else request.resampling)
+        )
+
+    series = load_series(layer, scenes, geobox, cell, read)
+    if not layer.static:
+        return series
+    epoch = str(scenes.table["time"].max().date())
+    return series.isel(time=0, drop=True).drop_vars("coverage", errors="ignore").assign_attrs(epoch=epoch)

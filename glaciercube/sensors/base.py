@@ -314,6 +314,9 @@ def _source(item: pystac.Item, band: Band, chosen: Published) -> BandSource:
     nodata = float(next(value for value in (said.get("nodata"), chosen.nodata, band.nodata) if value is not None))
     scale = float(next(value for value in (said.get("scale"), chosen.scale, band.scale) if value is not None))
     dtype = chosen.dtype or str(said.get("data_type", band.dtype))
+    if math.isnan(nodata) and not dtype.startswith("float"):
+        # Whole numbers cannot say where nothing is.
+        dtype = band.dtype
     return BandSource(
         band=band.name,
         asset=chosen.asset,

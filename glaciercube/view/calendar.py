@@ -11,7 +11,6 @@ import pandas as pd
 from glaciercube.catalog import Scenes
 from glaciercube.errors import CubeError
 from glaciercube.region import Region
-from glaciercube.sensors import SENSORS
 from glaciercube.view.figures import _figure
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def plot_calendar(scenes: Scenes, region: Region) -> Figure:
     CubeError
         If there is nothing to draw, or matplotlib is not installed.
     """
-    sensors = [name for name in scenes.sensors if not SENSORS[name].static]
+    sensors = [name for name in scenes.sensors if not scenes.sensor(name).static]
     if not sensors:
         raise CubeError("there are no dates to draw: only surfaces that do not change", "search for another sensor too")
     report = scenes.completeness(region)
