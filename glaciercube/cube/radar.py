@@ -115,9 +115,10 @@ def load_radar(
     Returns
     -------
     Dataset (time, y, x)
-        float32 ``vv vh hh hv`` linear power and ``vv_db`` and so on, as far as scenes have them, NaN elsewhere; one
-        layer per pass of one platform, orbit and mode. Coordinates along time: ``orbit_state``, ``platform``,
-        ``instrument_mode``, ``group`` (text, empty where unknown), ``relative_orbit`` (int, 0 where unknown) and
+        float32 ``vv vh hh hv`` linear power and ``vv_db`` and so on, as far as scenes have them, NaN elsewhere;
+        ``local_incidence`` and ``layover_shadow`` where they were asked for at `find`; one layer per pass of one
+        platform, orbit and mode. Coordinates along time: ``orbit_state``, ``platform``, ``instrument_mode``, ``group``
+        (text, empty where unknown), ``relative_orbit`` (int, 0 where unknown) and
         ``coverage`` (share of the grid within its footprints).
 
     Raises
@@ -130,7 +131,8 @@ def load_radar(
     layers: Layers = {}
     for part in _single_slices(scenes) if options.border_noise else [scenes]:
         for time, found in read_layers(sensor, part, geobox, cell, backend).items():
-            power = [layer[[name for name in POLARIZATIONS if name in layer]] for layer in found]
+            # Decibels are taken at the end, of what becomes of power.
+            power = [layer.drop_vars([f"{name}_db" for name in POLARIZATIONS if name in layer]) for layer in found]
             if options.border_noise and _at_edge(part, time, geobox):
                 power = [_without_border_noise(layer, options) for layer in power]
             layers.setdefault(time, []).extend(power)
@@ -208,7 +210,7 @@ def _without_border_noise(layer: xr.Dataset, options: RadarOptions) -> xr.Datase
         reach=options.border_reach,
     )
     noise = layer[lead].copy(data=found)
-    return layer.map(lambda power: power.where(~noise), keep_attrs=True)
+    return layer.assign({name: layer[name].where(~noise) for name in POLARIZATIONS if name in layer})
 
 
 def _with_neighbours(
@@ -271,7 +273,7 @@ def _averaged(series: xr.Dataset, members: list[list[int]]) -> xr.Dataset:
         ]
         return power.copy(data=da.stack(layers))
 
-    return series.map(average, keep_attrs=True)
+    return _on_power(series, average)
 
 
 def _filtered(series: xr.Dataset, options: RadarOptions, looks: np.ndarray[Any, np.dtype[np.float64]]) -> xr.Dataset:
@@ -284,7 +286,11 @@ def _filtered(series: xr.Dataset, options: RadarOptions, looks: np.ndarray[Any, 
             layers.append(_with_neighbours(function, power.data[row], options.window // 2, **near, **known))
         return power.copy(data=da.stack(layers))
 
-    return series.map(smooth, keep_attrs=True)
+    return _on_power(series, smooth)
+
+
+def _on_power(series: xr.Dataset, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.Dataset:
+    return series.assign({name: function(series[name]) for name in POLARIZATIONS if name in series})
 
 
 def _with_decibels(series: xr.Dataset) -> xr.Dataset:
@@ -292,6 +298,8 @@ def _with_decibels(series: xr.Dataset) -> xr.Dataset:
     out = {}
     for name, power in series.data_vars.items():
         out[name] = power
+        if name not in POLARIZATIONS:
+            continue
         out[f"{name}_db"] = decibel(power).assign_attrs(units="dB", long_name=f"{str(name).upper()} gamma nought")
     return xr.Dataset(out)
 

@@ -15,10 +15,23 @@ from glaciercube.errors import BandError
 from glaciercube.sensors.base import Band, SceneFacts
 from glaciercube.sensors.datatake import datatake_began, product_key
 
-__all__ = ["CO_POLARIZED", "PLATFORM_DB", "POLARIZATIONS", "Sentinel1", "decibel", "radar_mismatch"]
+__all__ = [
+    "CO_POLARIZED",
+    "LAYOVER",
+    "OBSERVED",
+    "PLATFORM_DB",
+    "POLARIZATIONS",
+    "SHADOW",
+    "Sentinel1",
+    "decibel",
+    "radar_mismatch",
+]
 
 POLARIZATIONS: Final = ("vv", "vh", "hh", "hv")
 CO_POLARIZED: Final = ("vv", "hh")
+
+# Bits of `layover_shadow`; 0 is no data.
+OBSERVED, LAYOVER, SHADOW = 1, 2, 4
 
 # dB added to a platform's backscatter so that it agrees with Sentinel-1A's. Each satellite is calibrated by itself,
 # to 1 dB (3 sigma, Sentinel-1 SAR technical guide). A and B differ "in the order of 0.3 dB" on bright and medium
@@ -27,6 +40,15 @@ CO_POLARIZED: Final = ("vv", "hh")
 # (doi:10.3390/rs15051377). No signed figure that holds for all times was found, and none at all for C and D. One that
 # is made up would be worse than none: all are zero, and users give their own (`RadarOptions.platform_db`).
 PLATFORM_DB: Final[Mapping[str, float]] = {f"sentinel-1{letter}": 0.0 for letter in "abcd"}
+
+_GEOMETRY: Final[dict[str, dict[str, Any]]] = {
+    "local_incidence": {"units": "degree", "long_name": "local incidence angle"},
+    "layover_shadow": {
+        "long_name": "radar geometry",
+        "flag_masks": np.array([OBSERVED, LAYOVER, SHADOW], dtype="uint8"),
+        "flag_meanings": "observed layover shadow",
+    },
+}
 
 # Products that are not on a map: ground range detected, single look complex, ocean, raw.
 _RAW_PRODUCTS: Final = frozenset({"grd", "slc", "ocn", "raw"})
@@ -43,8 +65,11 @@ class Sentinel1:
     collections: tuple[str, ...] = ("sentinel-1-rtc",)
     static: bool = False
     # A scene has one pair or a single one, so that no band is required by itself; `facts` asks for a co-polarised one.
-    bands: tuple[Band, ...] = tuple(
-        Band(name, (name, name.upper()), "float32", -32768, required=False) for name in POLARIZATIONS
+    bands: tuple[Band, ...] = (
+        *(Band(name, (name, name.upper()), "float32", -32768, required=False) for name in POLARIZATIONS),
+        # Published by `glaciercube.cube.rtc.make_rtc`, and read when asked for.
+        Band("local_incidence", ("local_incidence",), "float32", float("nan"), required=False, default=False),
+        Band("layover_shadow", ("layover_shadow",), "uint8", 0, categorical=True, required=False, default=False),
     )
 
     def facts(self, item: pystac.Item) -> SceneFacts:
@@ -73,18 +98,23 @@ class Sentinel1:
         )
 
     def _polarizations(self, item: pystac.Item) -> list[str]:
-        keyed = [band.name for band in self.bands if any(key in item.assets for key in band.assets)]
+        pairs = [band for band in self.bands if band.name in POLARIZATIONS]
+        keyed = [band.name for band in pairs if any(key in item.assets for key in band.assets)]
         # A provider may publish them under names of its own, which its profile knows and we do not.
         return keyed or [str(name).lower() for name in item.properties.get("sar:polarizations", ())]
 
     def decode(self, raw: xr.Dataset, offset: xr.DataArray) -> xr.Dataset:
         """Linear power (``vv``) and decibels (``vv_db``) of each polarisation; NaN where nodata or not positive.
 
-        The offset is in dB, so that it multiplies power.
+        The offset is in dB, so that it multiplies power. ``local_incidence`` is degrees, ``layover_shadow`` uint8 flags
+        (1 observed, 2 layover, 4 shadow; 0 no data).
         """
         out = {}
         factor = 10.0 ** (offset / 10.0)
         for band in map(str, raw.data_vars):
+            if band not in POLARIZATIONS:
+                out[band] = raw[band].assign_attrs(_GEOMETRY[band])
+                continue
             stored = raw[band].astype("float32")
             # Power is positive; the provider's nodata is a large negative number and borders may hold exact zeros.
             power = stored.where(stored > 0)
@@ -178,5 +208,5 @@ def _refuse_raw(item: pystac.Item) -> None:
         raise BandError(
             f"scene {item.id} is raw Sentinel-1 {kind}, uncalibrated and without a usable map grid",
             "use a terrain-corrected collection such as sentinel-1-rtc, or make one from the SAFE product with "
-            "glaciercube.cube.grd.make_rtc",
+            "glaciercube.cube.rtc.make_rtc",
         )
