@@ -24,6 +24,7 @@ from glaciercube.catalog import Scenes, SensorOptions, find
 from glaciercube.config import parse_config
 from glaciercube.cube import ComposeOptions, LoadOptions, compose, load
 from glaciercube.errors import BandError, CatalogError, ConfigError, EmptySearchError
+from glaciercube.models import load_model
 from glaciercube.models.base import GlacierModule, Masked, Model
 from glaciercube.models.contract import Contract, Modality
 from glaciercube.sensors import Layer, LayerOptions, resolve_bands
@@ -201,6 +202,20 @@ def test_composed_as_companions_with_their_age(scenes: Scenes, world: World) -> 
     assert cube["thinning"].dims == ("y", "x")
     assert cube["coherence"].attrs["units"] == "1"
     assert "scl" in cube
+
+
+def test_the_plan_passes_over_the_companions_that_compose_passes_over(scenes: Scenes, world: World) -> None:
+    """The second pair keeps one of its tiles, and covers too little."""
+    part = replace(scenes, table=scenes.table[scenes.table["id"] != "coh-1-east"].reset_index(drop=True))
+    options = ComposeOptions(max_age=60, min_coverage=0.8)
+    cube = compose(load(part, world.region), options)
+    plan = make_plan(world.region, part, load_model("ndsi"), StoreOptions("nowhere.zarr"), compose=options)
+    ages = [row.age("layers/coherence", "sentinel2") for row in plan.rows]
+    np.testing.assert_allclose(ages, cube["coherence_age"], atol=1e-3)
+    everything = make_plan(
+        world.region, part, load_model("ndsi"), StoreOptions("nowhere.zarr"), compose=replace(options, min_coverage=0)
+    )
+    assert plan.rows[1].members != everything.rows[1].members
 
 
 def test_composed_in_windows(scenes: Scenes, world: World) -> None:

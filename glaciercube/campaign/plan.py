@@ -13,6 +13,7 @@ import pandas as pd
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube import ComposeOptions, LoadOptions, Row, schedule
+from glaciercube.cube.coverage import coverage
 from glaciercube.cube.radar import averaged_times
 from glaciercube.errors import PlanError
 from glaciercube.inference import KERNEL_VERSION
@@ -164,7 +165,7 @@ def make_plan(
     """
     load, compose = load or LoadOptions(), compose or ComposeOptions()
     axes = _axes(scenes)
-    rows = tuple(schedule(axes, compose)) if axes else (_static_row(scenes),)
+    rows = tuple(schedule(axes, compose, _coverage(scenes, region))) if axes else (_static_row(scenes),)
     averaged = _averaged(scenes, load)
     members = [_members(scenes, row, averaged) for row in rows]
     decided = {
@@ -195,6 +196,12 @@ def _axes(scenes: Scenes) -> dict[str, np.ndarray[Any, np.dtype[np.datetime64]]]
             times = pd.DatetimeIndex(scenes.of(name).table["time"].unique()).sort_values()
             axes[sensor.node] = times.to_numpy()
     return axes
+
+
+def _coverage(scenes: Scenes, region: Region) -> dict[str, np.ndarray[Any, np.dtype[np.floating[Any]]]]:
+    """Shares of the region by node, as `compose` finds them beside the pixels."""
+    found = {scenes.sensor(name): coverage(scenes.of(name), region.geobox) for name in scenes.sensors}
+    return {sensor.node: shares.to_numpy("float64") for sensor, shares in found.items() if not sensor.static}
 
 
 def _static_row(scenes: Scenes) -> Row:
