@@ -1,10 +1,12 @@
 #!/bin/sh
-# PostgreSQL with PostGIS, and nginx, where they are missing. The other servers come with the extra `services`.
+# PostgreSQL with PostGIS, nginx and gdaldem, where they are missing. The other servers come with the extra `services`.
 set -eu
 
 missing=
 PATH=$PATH:/usr/sbin
 command -v nginx >/dev/null || missing="nginx"
+# Slopes and aspects are held against GDAL's own program.
+command -v gdaldem >/dev/null || missing="$missing gdal-bin"
 
 postgis=
 for config in /usr/lib/postgresql/*/bin/pg_config "$(command -v pg_config || true)"; do
