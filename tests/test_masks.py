@@ -148,8 +148,8 @@ def _disk(mask: npt.NDArray[np.bool_], metres: float) -> npt.NDArray[np.bool_]:
     return out
 
 
-@pytest.mark.parametrize("cell", [13, 32, SIZE])
-@pytest.mark.parametrize("metres", [0.0, 19.0, 20.0, 100.0, 500.0])
+@pytest.mark.parametrize("cell", [13, 32])
+@pytest.mark.parametrize("metres", [19.0, 20.0, 100.0, 500.0])
 def test_dilation_grows_by_metres_without_seams(optical: xr.Dataset, cell: int, metres: float) -> None:
     whole = flags_of(optical, dilate=metres)
     lazy = optical_flags(optical.chunk(time=1, y=cell, x=cell), MaskOptions(dilate=metres))
