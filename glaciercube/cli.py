@@ -72,7 +72,8 @@ def run(config: Path, *, quiet: bool) -> None:
     settings = load_config(config)
     options = replace(settings.run, progress=not quiet)
     outcome = run_plan(settings.plan(), options, settings.as_dict())
-    click.echo(f"{outcome.computed} shards computed, {outcome.skipped} were done: {outcome.path}")
+    lacking = f" ({outcome.lacking} of them without scenes that could not be read)" if outcome.lacking else ""
+    click.echo(f"{outcome.computed} shards computed{lacking}, {outcome.skipped} were done: {outcome.path}")
 
 
 @main.command()

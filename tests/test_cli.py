@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from glaciercube.cli import main
 from glaciercube.simulate.world import World
+from glaciercube.store import missing_scenes
 
 
 def call(*arguments: str | Path) -> Result:
@@ -151,6 +152,9 @@ def test_spoilt_scenes_are_one_sentence_too(job: Path, tmp_path: Path, catalog: 
     (cog,) = copy.rglob(name)
     pixels = cog.read_bytes()
     cog.write_bytes(b"no tiff at all")
-    refused(call("run", job, "--quiet"), "cannot read", name, "nothing was filled in")
+    spoilt = call("run", job, "--quiet")
+    assert spoilt.exit_code == 0, spoilt.output
+    assert "1 of them without scenes that could not be read" in spoilt.output
+    assert content["id"] in set(missing_scenes(tmp_path / "a.zarr")["scene"])
     cog.write_bytes(pixels)
     assert call("run", job, "--quiet").exit_code == 0

@@ -138,15 +138,16 @@ def _lean(item: pystac.Item, bands: tuple[BandSource, ...], node: str, time: Any
 
 def _address(item: pystac.Item, band: BandSource, fields: Mapping[str, Any]) -> Address:
     known = {**item.properties, **fields}
-    epsg = known.get("proj:epsg")
+    epsg, asset = known.get("proj:epsg"), item.assets[band.asset]
+    array = bool(band.inner) or "zarr" in (asset.media_type or "")
     return Address(
-        href=item.assets[band.asset].href,
+        href=asset.href,
         scene=item.id,
         band=band.band,
         inner=band.inner,
-        # Arrays of a Zarr group say neither CRS nor grid; every other file does, and is believed.
-        crs=str(known.get("proj:code") or (f"EPSG:{epsg}" if epsg else "")) if band.inner else "",
-        transform=tuple(fields.get("proj:transform") or ()) if band.inner else (),
+        # Arrays of a Zarr store say neither CRS nor grid; every other file does, and is believed.
+        crs=str(known.get("proj:code") or (f"EPSG:{epsg}" if epsg else "")) if array else "",
+        transform=tuple(fields.get("proj:transform") or ()) if array else (),
         options=band.options,
     )
 
