@@ -399,6 +399,21 @@ def test_a_password_in_the_address_is_left_nowhere(
     assert_left_nowhere([SECRET, encoded], found, failure.value, caplog.text)
 
 
+@pytest.mark.usefixtures("everything_logged")
+def test_a_key_in_the_address_opens_files_and_is_left_nowhere(
+    web: Nginx, world: World, scenes: Scenes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with gate(web.url) as standing:
+        address = f"{standing.url}/catalog.json?key={SECRET}"
+        found = find(address, world.region, WHEN)
+        assert found.fingerprint == scenes.fingerprint
+        assert all(f"?key={SECRET}" in path for _, path, _ in standing.seen)
+        standing.always = Answer(403, json.dumps({"detail": f"?key={SECRET} has expired"}))
+        with pytest.raises(CatalogError, match=r"answers 403: .*has expired\)") as failure:
+            find(address, world.region, WHEN)
+    assert_left_nowhere([SECRET], found, failure.value, caplog.text)
+
+
 def test_a_token_is_shown_to_its_own_api_only(
     api: StacApi, world: World, monkeypatch: pytest.MonkeyPatch, scenes: Scenes
 ) -> None:

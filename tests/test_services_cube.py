@@ -134,8 +134,9 @@ def test_a_worker_says_without_secrets_that_it_may_not_read(
     wrong = "wr0ng-" + s3.secret
     for name, value in {**s3.environ, "AWS_SECRET_ACCESS_KEY": wrong}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ReadError, match=r"s3://cogs/.*signature .*does not match") as failure:
+    with pytest.raises(ReadError, match=r"s3://cogs/.*check the credentials") as failure:
         read_from(s3_api.url, world.region).compute()
+    assert failure.value.failure == "authorisation"
     told = "".join(traceback.format_exception(failure.value))
     told += str(workers.get_worker_logs()) + str(workers.get_scheduler_logs())
     assert wrong not in told

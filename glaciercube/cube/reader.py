@@ -54,6 +54,10 @@ _SAYS: Final[tuple[tuple[FailureKind, tuple[str, ...]], ...]] = (
             "invalidaccesskeyid",
             "signaturedoesnotmatch",
             "expiredtoken",
+            # What S3 says of these in so many words, which is all that GDAL hands on.
+            "request signature we calculated",
+            "access key id you provided",
+            "provided token",
             "no valid aws credentials",
             "no valid azure",
             "no valid gcs",
