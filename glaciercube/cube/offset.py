@@ -165,8 +165,8 @@ def _unsettled(row: pd.Series[Any]) -> bool:
 
 
 def _view(scene: Scenes, region: Region) -> xr.Dataset:
-    """Lay one scene out at the size of an overview, lazily; empty where it has no band to look at."""
-    bands = scene.bands()[0]
+    """Lay one scene out at the size of an overview, lazily; empty where it has nothing to look at."""
+    bands = {name: band for name, band in scene.bands()[0].items() if _is_dn(band)}
     chosen: dict[str, BandSource] = {name: bands[name] for name in [name for name in LOOK_BANDS if name in bands][:2]}
     if not chosen:
         return xr.Dataset()
@@ -177,9 +177,14 @@ def _view(scene: Scenes, region: Region) -> xr.Dataset:
     return backend_odc.read(replace(request, resampling=dict.fromkeys(chosen, "nearest"))).isel(time=0)
 
 
+def _is_dn(band: BandSource) -> bool:
+    """Whether a band holds ESA's numbers; some archives hold reflectance itself."""
+    return band.dtype in ("uint16", "int16", "uint32", "int32") and bool(np.isclose(band.scale, QUANTIFICATION))
+
+
 def _look(view: xr.Dataset) -> Look:
     if not view.data_vars:
-        return Look(None, {}, "no band to look at")
+        return Look(None, {}, "no band of plain numbers to look at")
     try:
         numbers = view.compute(scheduler="synchronous")
     except GlaciercubeError as error:
