@@ -20,7 +20,7 @@ from services import Missing, Nginx, Postgres, Published, SeaweedFS, StacApi, ng
 from services.fixtures import _served
 from services.gate import Answer, Gate, gate
 
-from glaciercube.catalog import Scenes, SensorOptions, client, find, source
+from glaciercube.catalog import Scenes, SensorOptions, client, find, parse_interval, source
 from glaciercube.catalog.source import Source, open_source
 from glaciercube.errors import CatalogError
 from glaciercube.simulate.world import World
@@ -170,8 +170,6 @@ def odd(database_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> 
     ],
 )
 def test_intervals_mean_the_same_to_an_api_and_to_files(odd: tuple[Source, Source], time: str, expected: str) -> None:
-    from glaciercube.catalog import parse_interval
-
     for each in odd:
         found = each.items("odd", (178.0, 69.0, -178.0, 72.0), parse_interval(time))
         assert " ".join(item.id for item in found) == expected, each
@@ -189,8 +187,6 @@ def test_intervals_mean_the_same_to_an_api_and_to_files(odd: tuple[Source, Sourc
     ],
 )
 def test_boxes_across_the_antimeridian(odd: tuple[Source, Source], boxes: Any, expected: str) -> None:
-    from glaciercube.catalog import parse_interval
-
     for each in odd:
         found = each.items("odd", boxes, parse_interval("2021-01/2021-05"))
         assert " ".join(item.id for item in found) == expected, each
@@ -235,6 +231,13 @@ def without_nulls(content: Any) -> Any:
     if isinstance(content, dict):
         return {name: without_nulls(value) for name, value in content.items() if value is not None}
     return [without_nulls(value) for value in content] if isinstance(content, list) else content
+
+
+def test_files_at_an_address_that_looks_like_an_api(web: Nginx, catalog: Path, world: World, scenes: Scenes) -> None:
+    with gate(web.url) as standing:
+        # Asked for as an API, and then as files.
+        standing.answers = [Answer(200, catalog.read_text())] * 2
+        assert find(standing.url, world.region, WHEN, ["dem"]).fingerprint == scenes.of("dem").fingerprint
 
 
 # Servers that fail.

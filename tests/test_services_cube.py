@@ -27,13 +27,12 @@ from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, open_store
 
 WHEN = "2021/2022"
-SMALL = LoadOptions(cell=64)
 
 
 @pytest.fixture(scope="module")
 def cube(world: World, catalog: Path) -> xr.Dataset:
     """From disk, which the others are held against."""
-    return compose(load(find(catalog, world.region, WHEN), world.region, SMALL)).compute()
+    return compose(load(find(catalog, world.region, WHEN), world.region)).compute()
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +58,7 @@ def assert_equal_bits(found: xr.Dataset, expected: xr.Dataset) -> None:
 
 
 def read_from(url: str, region: Region) -> xr.Dataset:
-    return compose(load(find(url, region, WHEN), region, SMALL))
+    return compose(load(find(url, region, WHEN), region))
 
 
 def test_http_gives_the_pixels_of_the_disk(api: StacApi, web: Nginx, world: World, cube: xr.Dataset) -> None:
@@ -121,7 +120,8 @@ def test_keys_and_settings_reach_every_worker(
     workers: distributed.Client, s3_api: StacApi, api: StacApi, world: World, cube: xr.Dataset, s3: SeaweedFS
 ) -> None:
     assert_equal_bits(read_from(s3_api.url, world.region).compute(), cube)
-    assert_equal_bits(read_from(api.url, world.region).compute(), cube)
+    over_http = load(find(api.url, world.region, WHEN, ["dem"]), world.region)["terrain"].to_dataset()
+    assert np.array_equal(over_http["elevation"].compute(), cube["elevation"], equal_nan=True)
     logs = str(workers.get_worker_logs()) + str(workers.get_scheduler_logs())
     assert s3.secret not in logs
     # They came with the tasks and were not left lying about.
@@ -156,14 +156,14 @@ def test_keys_are_in_no_graph_log_snapshot_or_store(
     s3_api: StacApi, s3: SeaweedFS, world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    scenes = find(s3_api.url, world.region, WHEN, ["sentinel-2"])
+    scenes = find(s3_api.url, world.region, "2021", ["sentinel-2"])
     store = tmp_path / "made.zarr"
     plan = make_plan(world.region, scenes, load_model("ndsi"), StoreOptions(str(store), shard=64, chunk=64))
     outcome = run(plan, config={"catalog": s3_api.url})
     assert outcome.computed
     assert np.isfinite(open_store(store)["glacier_probability"]).any()
     scenes.save(tmp_path / "scenes.parquet")
-    lazy = compose(load(scenes, world.region, SMALL))
+    lazy = compose(load(scenes, world.region))
     files = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     for secret in (s3.key, s3.secret):
         assert secret not in texts_of(lazy)
@@ -182,7 +182,7 @@ def graph_of(lazy: xr.Dataset) -> dict[Any, Any]:
 
 
 def test_without_keys_a_read_is_refused_and_no_pixel_is_made_up(s3_api: StacApi, s3: SeaweedFS, world: World) -> None:
-    impatient = LoadOptions(cell=64, read=ReadOptions(attempts=1, connect_timeout=2, timeout=5))
+    impatient = LoadOptions(read=ReadOptions(attempts=1, connect_timeout=2, timeout=5))
     public = {name: value for name, value in s3.environ.items() if "KEY" not in name}
     scenes: Scenes = find(s3_api.url, world.region, WHEN, ["dem"])
     with rasterio.Env(AWS_NO_SIGN_REQUEST="YES", **public):
