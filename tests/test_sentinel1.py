@@ -23,6 +23,7 @@ from glaciercube.campaign import make_plan
 from glaciercube.catalog import Scenes, SensorOptions, find
 from glaciercube.config import parse_config
 from glaciercube.cube import LoadOptions, compose, load
+from glaciercube.cube.neighbours import with_neighbours
 from glaciercube.cube.radar import RadarOptions
 from glaciercube.cube.speckle import border_noise, lee_filter, local_mean
 from glaciercube.errors import BandError, ConfigError, CubeError
@@ -463,6 +464,20 @@ load: {radar: {multilook_dates: 3, speckle: lee, platform_db: {sentinel-1c: 0.2}
     assert config.sensors["sentinel-1"].orbit == 37
     with pytest.raises(ConfigError, match=r"unknown key 'load.radar.spekle'.*did you mean speckle"):
         parse_config(text.replace("speckle", "spekle"))
+
+
+@pytest.mark.parametrize("boundary", ["nearest", float("nan")])
+@pytest.mark.parametrize("chunks", [(30, 50), (7, 64), (96, 96), ((50, 3, 43), (96,))])
+def test_blocks_with_their_neighbours_are_as_dasks_own(chunks: Any, boundary: Any) -> None:
+    power = even_ground(0.1, 4.4, SHAPE, 4)
+    whole = da.from_array(power, chunks=(96, 96))
+    asked: dict[str, Any] = {"depth": 11, "boundary": boundary, "dtype": "float32"}
+    expected = da.map_overlap(local_mean, whole, window=23, meta=np.empty((0, 0), "float32"), **asked).compute()
+    found = with_neighbours(local_mean, da.from_array(power, chunks=chunks), window=23, **asked)
+    assert found.shape == SHAPE
+    np.testing.assert_array_equal(found.compute(), expected)
+    small = with_neighbours(local_mean, da.from_array(power[:9, :40], chunks=8), window=23, **asked)
+    assert small.compute().shape == (9, 40)
 
 
 def test_inside_a_swath_borders_cost_nothing(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from odc.geo.geom import Geometry
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube.coverage import with_coverage
+from glaciercube.cube.neighbours import with_neighbours
 from glaciercube.cube.request import Backend
 from glaciercube.cube.series import Layers, check_labels, join_layers, read_layers
 from glaciercube.cube.speckle import EDGE_WIDTH, border_noise, lee_filter, local_mean, mean_of_layers
@@ -199,7 +200,7 @@ def _without_border_noise(layer: xr.Dataset, options: RadarOptions) -> xr.Datase
     lead = next((name for name in CO_POLARIZED if name in layer), None)
     if lead is None:
         return layer
-    found = _with_neighbours(
+    found = with_neighbours(
         border_noise,
         layer[lead].data,
         options.border_reach + EDGE_WIDTH,
@@ -211,18 +212,6 @@ def _without_border_noise(layer: xr.Dataset, options: RadarOptions) -> xr.Datase
     )
     noise = layer[lead].copy(data=found)
     return layer.assign({name: layer[name].where(~noise) for name in POLARIZATIONS if name in layer})
-
-
-def _with_neighbours(
-    function: Callable[..., Any], data: da.Array, depth: int, *, boundary: Any, dtype: Any, **known: Any
-) -> da.Array:
-    """Map a function over the blocks of (y, x), each with `depth` pixels of its neighbours."""
-    if min(data.shape) <= depth:
-        # dask wants more than one block's worth of neighbours; so small a grid is one block.
-        depth, data = 0, data.rechunk(-1)
-    meta = np.empty((0, 0), dtype=dtype)
-    found: da.Array = da.map_overlap(function, data, depth=depth, boundary=boundary, dtype=dtype, meta=meta, **known)
-    return found
 
 
 def _passes(scenes: Scenes) -> pd.DataFrame:
@@ -282,8 +271,8 @@ def _filtered(series: xr.Dataset, options: RadarOptions, looks: np.ndarray[Any, 
         for row, count in enumerate(looks):
             known: dict[str, Any] = {} if options.speckle == "mean" else {"looks": float(count)}
             function = local_mean if options.speckle == "mean" else lee_filter
-            near = {"boundary": np.nan, "dtype": power.dtype, "window": options.window}
-            layers.append(_with_neighbours(function, power.data[row], options.window // 2, **near, **known))
+            near: dict[str, Any] = {"boundary": np.nan, "dtype": power.dtype, "window": options.window}
+            layers.append(with_neighbours(function, power.data[row], options.window // 2, **near, **known))
         return power.copy(data=da.stack(layers))
 
     return _on_power(series, smooth)
