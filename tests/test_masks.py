@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,14 @@ def test_options_are_checked_and_reach_the_plan(scenes: Scenes, mistaken: World,
     ]
     assert plans[0].keys == plans[1].keys
     assert not set(plans[0].keys) & set(plans[2].keys)
+    # A further date leaves older rows as they are, unless persistence is asked for.
+    fewer = replace(scenes, table=scenes.table[scenes.table["time"] < scenes.table["time"].max()])
+    for kind, kept in (("spectrum", len(plans[0].rows) - 1), ("persistent", 0)):
+        options = ComposeOptions(mask=MaskOptions(recover_ice=kind))  # type: ignore[arg-type]
+        before, after = (
+            set(gc.make_plan(mistaken.region, own, model, store, compose=options).keys) for own in (fewer, scenes)
+        )
+        assert len(before & after) == kept
 
 
 # The optional model.

@@ -176,6 +176,9 @@ def make_plan(
         "model": model.hash,
         "kernel": KERNEL_VERSION,
     }
+    if compose.mask.recover_ice == "persistent":
+        # Each row's mask then depends on all dates.
+        decided["persistence"] = scenes.of("sentinel-2").fingerprint
     keys = tuple(_key(decided, part) for part in members)
     plan = Plan(
         region, scenes, rows, model, load, compose, store, keys, tuple(tuple(part.table["id"]) for part in members)
