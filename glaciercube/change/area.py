@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 
 from glaciercube.change.conformal import Calibration, find_calibration
-from glaciercube.cube import nan_median
+from glaciercube.cube import MaskOptions, nan_median
 from glaciercube.errors import OutlineError, StoreError, require
 from glaciercube.inference import QUALITY_BITS
 from glaciercube.region import read_outlines
@@ -163,6 +164,9 @@ def _calibration_of(cube: xr.Dataset, geobox: GeoBox, options: AreaOptions) -> C
         return None
     low, high = found.resolution
     same = found.reflectance == made.get("reflectance", "") or "optical" not in made["modalities"]
+    # Masks other than those by default hide other pixels than the calibration saw.
+    usual = json.dumps(asdict(MaskOptions()), sort_keys=True)
+    same = same and made.get("mask", usual) == usual
     return found if same and low <= abs(geobox.resolution.x) <= high else None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -87,6 +89,7 @@ def _attributes(nodes: dict[str, xr.Dataset], options: ComposeOptions) -> dict[H
     attrs: dict[Hashable, Any] = {"compose": options.every}
     if "sentinel2" in nodes:
         attrs["reflectance"] = nodes["sentinel2"].attrs.get("reflectance", "")
+        attrs["mask"] = json.dumps(asdict(options.mask), sort_keys=True)
     if "terrain" in nodes:
         attrs["terrain_epoch"] = nodes["terrain"].attrs.get("epoch", "")
     return attrs
