@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     import requests
     from pystac_client.stac_api_io import StacApiIO
 
-__all__ = ["TOKEN", "Access", "CatalogIO", "hide_queries", "timeouts"]
+__all__ = ["TOKEN", "Access", "CatalogIO", "timeouts"]
 
 # The environment variable that holds the token of the user's own API.
 TOKEN: Final = "GLACIERCUBE_CATALOG_TOKEN"  # noqa: S105 - its name
@@ -99,7 +97,6 @@ class Access:
     def equip(self, session: requests.Session) -> None:
         """Give a session these retries, and these credentials for this catalogue's host."""
         hide(*self.secrets)
-        hide_queries()
         parts = urlsplit(self.url)
         for scheme in ("http://", "https://"):
             session.mount(scheme, _adapter(Access(scheme)))
@@ -136,20 +133,6 @@ class CatalogIO(DefaultStacIO):
         answer = self._session.get(href, timeout=timeouts())
         answer.raise_for_status()
         return answer.content.decode()
-
-
-def hide_queries() -> None:
-    """Keep the queries of URLs, which may hold keys and signatures, out of the log of every request (level DEBUG)."""
-    for name in ("urllib3.connectionpool", "urllib3.poolmanager", "urllib3.util.retry"):
-        logger = logging.getLogger(name)
-        if not any(isinstance(known, _WithoutQueries) for known in logger.filters):
-            logger.addFilter(_WithoutQueries())
-
-
-class _WithoutQueries(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = re.sub(r"\?[^\s\"')]+", "?...", record.getMessage()), ()
-        return True
 
 
 def timeouts() -> tuple[float, float]:
