@@ -11,17 +11,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["KINDS", "FaultServer", "serve"]
+__all__ = ["KINDS", "Asked", "FaultServer", "serve"]
 
 KINDS: Final = ("503", "429", "403", "truncated", "stalled", "reset")
 
-# What a hook gives to say that a request is answered as it should be.
+# What happens to a request; None for a good answer.
 Fault = str | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as a hook sees it."""
+
+    path: str
+    query: dict[str, str]
+    headers: Any
 
 
 class FaultServer(ThreadingHTTPServer):
@@ -32,7 +42,7 @@ class FaultServer(ThreadingHTTPServer):
     every : int
         Every so many requests one fails, by a fault drawn from ``kinds`` with the seed; 0 for none.
     choose : callable or None
-        Path, query and headers of a request -> a fault, or None for a good answer; asked before the plan.
+        A request -> a fault, or None to leave it to the plan.
     retry_after : float
         Seconds that a 429 asks for. Requests that come sooner count as ``impatient``.
     stall : float
@@ -49,7 +59,7 @@ class FaultServer(ThreadingHTTPServer):
     def __init__(self, folder: Path, *, every: int = 0, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.every, self.kinds = folder, every, kinds
-        self.choose: Callable[[str, dict[str, str], Any], Fault] | None = None
+        self.choose: Callable[[Asked], Fault] | None = None
         self.retry_after, self.stall, self.ranges = 0.05, 3.0, True
         self.faults: Counter[str] = Counter()
         self.requests = self.impatient = 0
@@ -60,18 +70,18 @@ class FaultServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def fault(self, path: str, query: dict[str, str], headers: Any) -> Fault:
+    def fault(self, asked: Asked) -> Fault:
         """Decide over a request, and count."""
         with self._lock:
             self.requests += 1
-            self.impatient += time.monotonic() < self._until.pop(path, 0.0)
-            kind = self.choose(path, query, headers) if self.choose else None
+            self.impatient += time.monotonic() < self._until.pop(asked.path, 0.0)
+            kind = self.choose(asked) if self.choose else None
             if kind is None and self.every and self.requests % self.every == 0:
                 kind = self._random.choice(self.kinds)
             if kind is not None:
                 self.faults[kind] += 1
             if kind == "429":
-                self._until[path] = time.monotonic() + self.retry_after
+                self._until[asked.path] = time.monotonic() + self.retry_after
             return kind
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -96,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         path = unquote(parts.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        fault = self.server.fault(path, query, self.headers)
+        fault = self.server.fault(Asked(path, query, self.headers))
         file = self.server.folder / path.lstrip("/")
         if fault == "reset":
             # A reset instead of a close: no time to linger.

@@ -69,19 +69,36 @@ class _Cache:
             while self._size > CACHE_BYTES:
                 self._size -= len(self._blocks.popitem(last=False)[1])
 
-    def drop(self, href: str) -> None:
+    def drop(self, href: str | None) -> None:
         with self._lock:
-            self._facts.pop(href, None)
-            for key in [key for key in self._blocks if key[0] == href]:
+            for known in [known for known in self._facts if href in (None, known)]:
+                del self._facts[known]
+            for key in [key for key in self._blocks if href in (None, key[0])]:
                 self._size -= len(self._blocks.pop(key))
 
 
-_cache = _Cache()
+class _Gates:
+    """Servers that asked this process to wait, whichever of its threads they told."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def shut(self, origin: str, seconds: float) -> None:
+        with self._lock:
+            self._until[origin] = max(self._until.get(origin, 0.0), time.monotonic() + seconds)
+
+    def left(self, origin: str) -> float:
+        with self._lock:
+            return self._until.get(origin, 0.0) - time.monotonic()
+
+
+_cache, _gates = _Cache(), _Gates()
 _local = threading.local()
 
 
-def forget(href: str) -> None:
-    """Keep nothing of a file: what was read of it may be bad, or it may be mended."""
+def forget(href: str | None = None) -> None:
+    """Keep nothing of a file, or of any: what was read of it may be bad, or it may be mended."""
     _cache.drop(href)
 
 
@@ -99,7 +116,7 @@ class Remote:
     """
 
     def __init__(self, address: Address, access: Access, turn: Turn) -> None:
-        self.href, self.access, self.turn = address.href, access, turn
+        self.href, self.origin, self.access, self.turn = address.href, address.origin, access, turn
         self.failure: Failure | None = None
         self._whole: bytes | None = None
 
@@ -177,6 +194,7 @@ class Remote:
                 if failure.kind != "transient":
                     raise
                 failed += 1
+                _gates.shut(self.origin, failure.asked)
                 self.turn.pause(failure, failed)
 
     def _range(self, start: int, length: int) -> bytes:
@@ -208,6 +226,10 @@ class Remote:
     def _get(self, headers: dict[str, str], *, missing: bool = False) -> tuple[requests.Response, bytes] | None:
         """One request, and its body if all of it came; None for a 404 where that is an answer."""
         options = self.turn.options
+        while (wait := _gates.left(self.origin)) > 0:
+            if wait >= self.turn.left:
+                raise Failure(f"the server asks to wait {wait:.0f} s", "transient")
+            time.sleep(wait)
         url, headers = self.access.url(self.href), {**headers, **_settings(), **self.access.headers()}
         try:
             with _session().get(
