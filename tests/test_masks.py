@@ -204,6 +204,12 @@ def test_a_store_can_hide_again_what_was_recovered(scenes: Scenes, mistaken: Wor
         for options in (None, gc.AreaOptions(hidden_by=hidden_by))
     )
     assert shown > hidden + 0.3
+    # Intervals were measured under the masks by default, and hold for no others.
+    other = predict(
+        compose(load(scenes, mistaken.region), ComposeOptions(mask=MaskOptions(dilate=60))), load_model("ndsi")
+    )
+    assert gc.area_series(prediction, mistaken.outlines)["lower_km2"].notna().any()
+    assert gc.area_series(other.compute(), mistaken.outlines)["lower_km2"].isna().all()
 
 
 def test_options_are_checked_and_reach_the_plan(scenes: Scenes, mistaken: World, tmp_path: Path) -> None:

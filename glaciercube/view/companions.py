@@ -110,7 +110,7 @@ def _outline_mask(
     y = extent[3] - dy * (np.arange(framed.shape[0]) - 0.5)
     strokes = axes.contourf(x, y, framed, levels=[0.5, 2], colors="none", hatches=["//"])
     strokes.set(edgecolor=colour, linewidth=0)
-    axes.contour(x, y, framed, levels=[0.5], colors=colour, linewidths=1.2)
+    axes.contour(x, y, framed, levels=[0.5], colors=colour, linewidths=0.8)
 
 
 def _companion(axes: Axes, here: xr.Dataset) -> Any:
