@@ -35,7 +35,7 @@ from glaciercube.cube.rtc import make_rtc
 SIDE = 2400.0  # m of the image, without its rim
 TARGETS = ((-700.0, 620.0), (560.0, -480.0), (330.0, 10.0))
 REGION = Region("rtc", GeoBox((160, 160), Affine(10, 0, MIDDLE[0] - 800, 0, -10, MIDDLE[1] + 800), f"EPSG:{EPSG}"))
-OPTIONS = RtcOptions(geoid_height=40.0, margin=1300.0)
+OPTIONS = RtcOptions(geoid_height=40.0, margin=650.0)
 
 Float = npt.NDArray[np.float64]
 
@@ -153,7 +153,7 @@ def test_the_scene_says_its_pass_and_how_it_was_made(made: tuple[Path, Path, Pat
 def test_a_wrong_geoid_moves_the_image(made: tuple[Path, Path, Path], scene: xr.Dataset) -> None:
     safe, dem, _ = made
     small = Region("small", REGION.geobox[100:160, 100:160])
-    wrong = terrain_correct(safe, dem, small, RtcOptions(geoid_height=-10.0, margin=1300.0))
+    wrong = terrain_correct(safe, dem, small, RtcOptions(geoid_height=-10.0, margin=650.0))
     right = scene["vv"].isel(y=slice(100, 160), x=slice(100, 160))
     columns = [int(np.nanargmax(each.max("y"))) for each in (wrong["vv"], right)]
     # 50 m too low: off by 50 m / tan(42 degrees) along the look.
@@ -196,7 +196,7 @@ def test_shadow_has_no_power_and_layover_is_told(tmp_path: Path) -> None:
     safe = write_safe(tmp_path, peak, 1200.0)
     dem = write_dem(tmp_path / "dem.tif", peak, 0.0, side=4000.0)
     region = Region("peak", GeoBox((70, 70), Affine(10, 0, MIDDLE[0] - 350, 0, -10, MIDDLE[1] + 350), f"EPSG:{EPSG}"))
-    found = terrain_correct(safe, dem, region, RtcOptions(geoid_height=0.0, margin=1000.0, oversampling=1))
+    found = terrain_correct(safe, dem, region, RtcOptions(geoid_height=0.0, margin=800.0, oversampling=1))
     flags = found["layover_shadow"].to_numpy()
     assert ((flags & 4) > 0).sum() > 100
     assert ((flags & 2) > 0).sum() > 100
@@ -239,4 +239,4 @@ def test_without_the_geoids_height_nothing_is_guessed(made: tuple[Path, Path, Pa
     if installed:
         pytest.skip("PROJ's grid of EGM2008 is installed")
     with pytest.raises(ConfigError, match=r"geoid.*projsync"):
-        terrain_correct(made[0], made[1], REGION, RtcOptions(margin=1300.0))
+        terrain_correct(made[0], made[1], REGION, RtcOptions(margin=650.0))
