@@ -134,19 +134,19 @@ def test_a_killed_run_finishes_with_the_same_pixels(tmp_path: Path, world: World
     ledger = killed / "provenance" / "ledger"
     with subprocess.Popen(command) as job:
         deadline = time.monotonic() + 60
-        while len(list(ledger.glob("*.json"))) < after:
+        while len(list(ledger.glob("*.parquet"))) < after:
             assert job.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.005)
         os.kill(job.pid, signal.SIGKILL)
-    done = len(list(ledger.glob("*.json")))
+    done = len(list(ledger.glob("*.parquet")))
     assert after <= done < 36
     # What was written is readable as it stands; the rest is missing and not zero.
     partial = xr.open_zarr(killed)["glacier_probability"].to_numpy()
     whole = xr.open_zarr(quiet)["glacier_probability"].to_numpy()
     there = np.isfinite(partial)
     np.testing.assert_array_equal(partial[there], whole[there])
-    marked = {p: p.stat().st_mtime_ns for p in ledger.glob("*.json")}
+    marked = {p: p.stat().st_mtime_ns for p in ledger.glob("*.parquet")}
     outcome = run(plan_at(killed, world, scenes))
     assert (outcome.computed, outcome.skipped) == (36 - done, done)
     assert {p: p.stat().st_mtime_ns for p in marked} == marked

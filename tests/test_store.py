@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,28 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from glaciercube.errors import GridMismatchError, StoreError
-from glaciercube.store import Ledger, Mark, StoreOptions, ZarrStore, open_store
+from glaciercube.store import Ledger, StoreOptions, ZarrStore, open_store
 from glaciercube.store.layout import pack
 
 GRID = GeoBox((100, 70), Affine(20, 0, 500000, 0, -20, 6000000), "EPSG:32645")
 TIMES = np.array(["2021-07-01T10:00:00", "2020-07-01T10:00:00"], "datetime64[ms]")
 
 
+_open: dict[Path, ZarrStore] = {}
+
+
 def make(path: Path, grid: GeoBox = GRID, times: Any = TIMES, shard: int = 64) -> ZarrStore:
+    """A writer; the one before it has ended."""
+    if path in _open:
+        _open.pop(path).close()
     extra = xr.Dataset({"sentinel1_age": ("time", np.arange(len(times), dtype="float32"))})
-    return ZarrStore.create_or_open(StoreOptions(str(path), shard=shard, chunk=32), grid, times, extra, {"region": "x"})
+    options = StoreOptions(str(path), shard=shard, chunk=32)
+    _open[path] = ZarrStore.create_or_open(options, grid, times, extra, {"region": "x"})
+    return _open[path]
 
 
 def fill(store: ZarrStore, block: tuple[int, int], value: float, key: str = "k") -> None:
-    y, x = store.slices(block)
+    y, x = store.options.slices(block, (100, 70))
     shape = (2, y.stop - y.start, x.stop - x.start)
     store.write(TIMES, block, np.full(shape, value, "float32"), np.ones(shape, "uint8"), [key, key])
 
@@ -103,32 +110,89 @@ def test_only_whole_shards_are_written(tmp_path: Path) -> None:
 def test_the_ledger_vouches_only_for_what_is_there(tmp_path: Path) -> None:
     store = make(tmp_path / "a.zarr")
     fill(store, (0, 0), 0.5)
-    marks = store.ledger.marks()
-    assert {(row, block) for row, block in marks} == {("2021-07-01T10:00:00", (0, 0)), ("2020-07-01T10:00:00", (0, 0))}
-    assert all(store.ledger.holds(mark) for mark in marks.values())
-    mark = marks["2021-07-01T10:00:00", (0, 0)]
+    labels = ("2021-07-01T10:00:00", "2020-07-01T10:00:00")
+    assert set(store.done()) == {(label, (0, 0), "k") for label in labels}
+    mark = next(mark for mark in store.ledger.entries() if mark.row == labels[0])
     shard = tmp_path / "a.zarr" / next(iter(mark.files))
-    shard.write_bytes(shard.read_bytes()[:-9])
-    assert not store.ledger.holds(mark)
-    for path in (tmp_path / "a.zarr" / "provenance" / "ledger").glob("*.json"):
-        path.write_text("{")
-    assert store.ledger.marks() == {}
+    whole = shard.read_bytes()
+    # Cut short, gone, or other bytes of the same length: what each check notices, and what it does not.
+    shard.write_bytes(whole[:-9])
+    assert set(store.done()) == {(labels[1], (0, 0), "k")}
+    assert len(store.done("none")) == 2
+    shard.unlink()
+    assert set(store.done()) == {(labels[1], (0, 0), "k")}
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert len(store.done("size")) == 2
+    assert set(store.done("sha256")) == {(labels[1], (0, 0), "k")}
+    shard.write_bytes(whole)
+    assert len(store.done("sha256")) == 2
+
+
+def test_a_shard_where_all_is_fill_must_not_exist(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), float("nan"))
+    shard = tmp_path / "a.zarr" / "glacier_probability" / "c" / "0" / "0" / "0"
+    assert not shard.exists()
+    assert len(store.done("sha256")) == 2
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"not ours")
+    assert len(store.done()) == 1
 
 
 def test_a_shard_that_is_being_rewritten_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make(tmp_path / "a.zarr")
     fill(store, (0, 0), 0.5)
-    monkeypatch.setattr(Ledger, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    fill(store, (0, 1), 0.5)
+    append = Ledger.append
+
+    def full(self: Ledger, marks: Any, withdrawn: Any = ()) -> None:
+        if marks:
+            raise OSError(28, "No space left on device")
+        append(self, marks, withdrawn)
+
+    monkeypatch.setattr(Ledger, "append", full)
     with pytest.raises(StoreError, match=r"No space left on device.*free space, then run again"):
         fill(store, (0, 0), 0.9)
-    assert ("2021-07-01T10:00:00", (0, 0)) not in store.ledger.marks()
-    # The other date was not touched and is still vouched for.
-    assert store.ledger.holds(store.ledger.marks()["2020-07-01T10:00:00", (0, 0)])
+    # The same key and a shard of the same length: only that it was withdrawn tells.
+    assert {block for _, block, _ in store.done("none")} == {(0, 1)}
+    monkeypatch.undo()
+    fill(store, (0, 0), 0.9)
+    assert len(store.done("sha256")) == 4
+
+
+def test_what_counts_as_done_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.5)
+    shape = (2, 64, 64)
+    written = store.handle().write(TIMES, (0, 0), np.zeros(shape, "float32"), np.ones(shape, "uint8"), ["k", "k"])
+    with pytest.raises(StoreError, match="call prepare"):
+        store.commit([written])
+
+
+def test_a_damaged_segment_makes_older_ones_doubtful(tmp_path: Path) -> None:
+    """It may have withdrawn them: they count only if their bytes are the ones that were recorded."""
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.5)
+    fill(store, (0, 1), 0.5)
+    first = tmp_path / "a.zarr" / "glacier_probability" / "c" / "0" / "0" / "0"
+    old = first.read_bytes()
+    first.write_bytes(old[:-1] + bytes([old[-1] ^ 1]))
+    assert len(store.done()) == 4
+    segments = sorted((tmp_path / "a.zarr" / "provenance" / "ledger").iterdir())
+    segments[-1].write_bytes(b"PAR1 torn")
+    assert set(store.done()) == {("2020-07-01T10:00:00", (0, 0), "k")}
+    for segment in segments:
+        segment.write_bytes(b"{")
+    assert len(store.done()) == 0
+    # It can still be appended to.
+    fill(make(tmp_path / "a.zarr"), (0, 1), 0.5)
+    assert len(_open[tmp_path / "a.zarr"].done()) == 2
 
 
 def test_another_grid_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     store = make(tmp_path / "a.zarr")
     fill(store, (0, 0), 0.5)
+    store.close()
     before = {p: p.read_bytes() for p in (tmp_path / "a.zarr").rglob("*") if p.is_file()}
     for grid in (GRID.pad(1), GRID.zoom_out(2), GeoBox(GRID.shape, GRID.affine, "EPSG:32646")):
         with pytest.raises(GridMismatchError, match="made with another grid"):
@@ -172,8 +236,9 @@ def test_rows_that_were_only_begun_are_finished_by_the_next_run(
         return xr.Dataset({"sentinel1_age": age}, coords={"time_bnds": (("time", "bnds"), ends)})
 
     options = StoreOptions(str(tmp_path / "a.zarr"), shard=64, chunk=32)
-    ZarrStore.create_or_open(options, GRID, TIMES, extra(TIMES), {})
+    ZarrStore.create_or_open(options, GRID, TIMES, extra(TIMES), {}).close()
     times = np.array(["2019-07-01T10:00:00", *TIMES, "2022-07-01T10:00:00"], "datetime64[ms]")
+    _open.pop(tmp_path / "a.zarr", None)
     calls = 0
 
     def killed(original: Any) -> Any:
@@ -235,13 +300,79 @@ def test_what_is_not_a_store_is_left_alone(tmp_path: Path) -> None:
         open_store(tmp_path / "other.zarr")
 
 
-def test_marks_are_plain_json(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger", tmp_path)
-    ledger.write(Mark("2020-01-01T00:00:00", (3, 4), "key", {"a/c/0/3/4": "00"}))
-    (path,) = (tmp_path / "ledger").iterdir()
-    assert json.loads(path.read_text()) == {
-        "row": "2020-01-01T00:00:00",
-        "block": [3, 4],
-        "key": "key",
-        "files": {"a/c/0/3/4": "00"},
-    }
+def test_a_store_that_was_only_begun_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before any of the files that make a store: what is there is no store, and the next run makes it whole."""
+    from glaciercube.store.objects import _Folder
+
+    put = _Folder.put
+    for at in range(2, 40):
+        path = tmp_path / f"{at}.zarr"
+        calls = 0
+
+        def killed(self: Any, key: str, data: bytes, at: int = at) -> str:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise KeyboardInterrupt
+            return put(self, key, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_Folder, "put", killed)
+            try:
+                make(path)
+            except KeyboardInterrupt:
+                interrupted = True
+            else:
+                interrupted = False
+        if interrupted and not (path / "zarr.json").exists():
+            with pytest.raises(StoreError, match="cannot be opened"):
+                open_store(path)
+        fill(make(path), (0, 0), 0.5)
+        assert len(open_store(path)["time"]) == 2
+        if not interrupted:
+            return
+    pytest.fail("it was never finished")
+
+
+def test_the_record_of_missing_scenes_follows_the_shards(tmp_path: Path) -> None:
+    from glaciercube.store import Missing, missing_scenes
+
+    path = tmp_path / "a.zarr"
+    store = make(path)
+    gone = Missing("S2_1", "swir16", "permanent", "not there")
+    pixels = np.zeros((2, 64, 64), "float32"), np.ones((2, 64, 64), "uint8")
+    store.write(TIMES, (0, 0), *pixels, ["k", "k"], [[gone], []])
+    told = missing_scenes(path)
+    assert list(told.iloc[0].astype(str)) == [
+        "2021-07-01 10:00:00",
+        "0",
+        "0",
+        "S2_1",
+        "swir16",
+        "permanent",
+        "not there",
+    ]
+    assert len(store.done()) == 2
+    assert set(store.done(lacking=False)) == {("2020-07-01T10:00:00", (0, 0), "k")}
+    store.write(TIMES, (0, 0), *pixels, ["k", "k"])
+    assert missing_scenes(path).empty
+    with pytest.raises(StoreError, match="there is no store"):
+        missing_scenes(tmp_path / "none.zarr")
+
+
+def test_many_segments_are_joined_and_say_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    store = make(path)
+    for turn in range(40):
+        fill(store, (turn % 2, 0), 0.25, key=f"k{turn}")
+    said = set(store.done("sha256"))
+    assert said == {(label, (turn % 2, 0), f"k{turn}") for label in store._rows for turn in (38, 39)}
+    folder = path / "provenance" / "ledger"
+    assert len(list(folder.iterdir())) == 78
+    again = make(path)
+    assert len(list(folder.iterdir())) == 1
+    assert set(again.done("sha256")) == said
+    # Killed before the old ones were deleted: they say nothing new.
+    fill(again, (0, 0), 0.5, key="new")
+    again.ledger.join(many=0)
+    assert {key for _, block, key in again.done() if block == (0, 0)} == {"new"}

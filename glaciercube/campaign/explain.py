@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from glaciercube.campaign.plan import Plan, Unit
 from glaciercube.inference import block_window
-from glaciercube.store import ZarrStore
+from glaciercube.store import open_reader
 
 __all__ = ["Explanation", "done_of", "explain"]
 
@@ -105,16 +104,8 @@ def done_of(plan: Plan, *, retry_missing: bool = False) -> list[tuple[str, tuple
     retry_missing : bool
         True if shards that were made without some scenes do not count.
     """
-    if not Path(plan.store.path).exists():
-        return []
-    store = ZarrStore.open(plan.store, plan.region.geobox)
-    lacking = {(row, block) for row, block, _ in store.missing} if retry_missing else set()
-    marks = store.ledger.marks().items()
-    return [
-        (row, block, mark.key)
-        for (row, block), mark in marks
-        if store.ledger.holds(mark) and (row, block) not in lacking
-    ]
+    store = open_reader(plan.store, plan.region.geobox)
+    return [] if store is None else list(store.done(lacking=not retry_missing))
 
 
 def _layers(plan: Plan) -> dict[int, int]:

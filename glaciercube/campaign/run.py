@@ -20,7 +20,7 @@ from glaciercube.cube import compose, load
 from glaciercube.errors import ReadError, require
 from glaciercube.inference import BlockOptions, block_window, check_cube, encode_block, predict_block
 from glaciercube.inference.lazy import block_variables
-from glaciercube.store import Missing, ZarrStore
+from glaciercube.store import Missing, Store, open_writer
 
 __all__ = ["Outcome", "RunOptions", "run"]
 
@@ -111,31 +111,33 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
     """
     options = options or RunOptions()
     cube = check_cube(compose(load(plan.scenes, plan.region, plan.load), plan.compose), plan.model.contract)
-    store = ZarrStore.create_or_open(plan.store, plan.region.geobox, plan.times, _per_row(cube), _attributes(plan))
-    units = list(plan.units(done_of(plan, retry_missing=options.retry_missing)))
-    modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
-    store.describe(
-        {
-            **_provenance(plan, config or {}),
-            "modalities": sorted(modalities),
-            "reflectance": str(cube.attrs.get("reflectance", "")),
-        },
-        _attributes(plan)["source"],
-    )
-    total = len(plan.rows) * len(plan.blocks)
-    left = sum(len(unit.rows) for unit in units)
-    lazy = cube[block_variables(cube, plan.model.contract)].assign_coords(time=cube["time"])
-    kernel = _Kernel(plan, lazy, store, options)
-    _run_units(units, kernel, options, (total - left, total))
-    if kernel.lacking:
-        _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", kernel.lacking)
+    extra, attrs = _per_row(cube), _attributes(plan)
+    with open_writer(plan.store, plan.region.geobox, plan.times, extra, attrs) as store:
+        units = list(plan.units(done_of(plan, retry_missing=options.retry_missing)))
+        modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
+        store.describe(
+            {
+                **_provenance(plan, config or {}),
+                "modalities": sorted(modalities),
+                "reflectance": str(cube.attrs.get("reflectance", "")),
+                **{name: cube.attrs[name] for name in ("mask",) if name in cube.attrs},
+            },
+            attrs["source"],
+        )
+        total = len(plan.rows) * len(plan.blocks)
+        left = sum(len(unit.rows) for unit in units)
+        lazy = cube[block_variables(cube, plan.model.contract)].assign_coords(time=cube["time"])
+        kernel = _Kernel(plan, lazy, store, options)
+        _run_units(units, kernel, options, (total - left, total))
+        if kernel.lacking:
+            _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", kernel.lacking)
     return Outcome(plan.store.path, left, total - left, kernel.lacking)
 
 
 class _Kernel:
     """Does one unit: read, predict, write; holds what all units of this process share."""
 
-    def __init__(self, plan: Plan, cube: xr.Dataset, store: ZarrStore, options: RunOptions) -> None:
+    def __init__(self, plan: Plan, cube: xr.Dataset, store: Store, options: RunOptions) -> None:
         self.plan, self.cube, self.store, self.options = plan, cube, store, options
         self.stop = threading.Event()
         self.reading, self.lacking, self._lock = Reading(plan), 0, threading.Lock()
@@ -143,7 +145,7 @@ class _Kernel:
     def __call__(self, unit: Unit, advance: Callable[[int], Any]) -> list[ReadError]:
         """Do a unit; what could not be read is returned, and everything else is written."""
         contract = self.plan.model.contract
-        y, x = self.store.slices(unit.block)
+        y, x = self.plan.slices(unit.block)
         shape = (self.cube.sizes["y"], self.cube.sizes["x"])
         window = block_window(y, x, shape, halo=contract.receptive_field, stride=contract.stride)
         here = self.cube.isel(y=window.y.read, x=window.x.read)

@@ -1,21 +1,29 @@
-"""The probability cube on disk: layout, ownership of shards, ledger, provenance, and our opener."""
+"""The probability cube where it is kept: layout, ownership of shards, ledger, lease, provenance, and our opener."""
 
 from __future__ import annotations
 
+from glaciercube.store.axis import provenance_of
+from glaciercube.store.base import Handle, Store, Written, row_label
 from glaciercube.store.layout import StoreOptions
 from glaciercube.store.ledger import Ledger, Mark
-from glaciercube.store.missing import Missing, MissingRecord, missing_scenes
-from glaciercube.store.zarrstore import ZarrStore, open_store, provenance_of, row_label
+from glaciercube.store.missing import Missing
+from glaciercube.store.opening import missing_scenes, open_reader, open_store, open_writer, runs
+from glaciercube.store.zarrstore import ZarrStore
 
 __all__ = [
+    "Handle",
     "Ledger",
     "Mark",
     "Missing",
-    "MissingRecord",
+    "Store",
     "StoreOptions",
+    "Written",
     "ZarrStore",
     "missing_scenes",
+    "open_reader",
     "open_store",
+    "open_writer",
     "provenance_of",
     "row_label",
+    "runs",
 ]

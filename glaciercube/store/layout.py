@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from glaciercube.errors import StoreError, require
 from glaciercube.inference.lazy import PREDICTION_ATTRS
 
 __all__ = [
+    "CONVENTIONS",
     "FILL",
     "GRID_MAPPING",
     "NO_TIME",
@@ -32,9 +33,10 @@ GRID_MAPPING: Final = "spatial_ref"
 # The stored time of a row that was begun and not finished; numpy's and xarray's "not a time".
 NO_TIME: Final = np.iinfo(np.int64).min
 _DIMS: Final = ("time", "y", "x")
+Kind: TypeAlias = Literal["auto", "zarr", "icechunk"]
 
 # The registered Zarr conventions `proj:` and `spatial:`, which together make a GeoZarr.
-_CONVENTIONS: Final = [
+CONVENTIONS: Final = [
     {
         "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
         "name": "proj",
@@ -59,20 +61,29 @@ class StoreOptions:
     Attributes
     ----------
     path : str
-        Folder of the Zarr store.
+        A folder, or ``s3://bucket/prefix``. Credentials stand in the environment (``AWS_ACCESS_KEY_ID`` and so on).
     shard : int
         Side of a shard in pixels: one file, one unit of work. Rounded up to whole chunks.
     chunk : int
         Side of a chunk in pixels: what a reader decompresses at once.
+    kind : {"auto", "zarr", "icechunk"}
+        Plain Zarr, or an Icechunk repository. By default what is there; for a new one, Icechunk if the path ends in
+        ``.icechunk``.
+    endpoint : str
+        Address of an S3 server that is not Amazon's; by default what ``AWS_ENDPOINT_URL`` says.
     """
 
     path: str
     shard: int = 1024
     chunk: int = 256
+    kind: Kind = "auto"
+    endpoint: str = ""
 
     def __post_init__(self) -> None:
         for name, value in (("shard", self.shard), ("chunk", self.chunk)):
             require(value >= 1, f"{name} {value} is not a number of pixels", "give 1 or more, such as 256")
+        kinds = ", ".join(get_args(Kind))
+        require(self.kind in get_args(Kind), f"{self.kind!r} is no kind of store", f"give one of {kinds}")
 
     @property
     def block(self) -> int:
@@ -146,7 +157,7 @@ def template(
     if "time_bnds" in out.coords:
         out["time"].attrs["bounds"] = "time_bnds"
     return out.assign_attrs(
-        {"Conventions": "CF-1.12", "zarr_conventions": _CONVENTIONS, **grid_attributes(geobox), **attrs}
+        {"Conventions": "CF-1.12", "zarr_conventions": CONVENTIONS, **grid_attributes(geobox), **attrs}
     )
 
 

@@ -1,16 +1,75 @@
-"""The ledger: which shard of which date was written, from what, with which checksum."""
+"""The ledger: which shard of which date was written, from what, with which checksum.
+
+It is a row of numbered segments. A segment is made if there is none of its number, and never changed; for one shard of
+one date the segment of the highest number counts. An entry vouches for a shard, or withdraws what was said of it. What
+no entry vouches for is not done.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["Ledger", "Mark", "checksum"]
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from glaciercube.store.missing import Missing
+from glaciercube.store.objects import Objects
+
+__all__ = ["ARRAYS", "Entries", "Ledger", "Mark", "Piece", "SegmentExistsError", "checksum", "shard_key"]
+
+# Variables that are sharded, in the order in which they are written.
+ARRAYS: Final = ("glacier_probability", "quality")
+# Readers at a time; segments above which they are joined into one.
+_READERS: Final = 16
+_MANY: Final = 64
+
+_PIECE: Final = [("size", pa.int64()), ("sha256", pa.binary()), ("etag", pa.string())]
+_SCHEMA: Final = pa.schema(
+    [
+        ("time", pa.timestamp("s")),
+        ("row", pa.int32()),
+        ("y", pa.int32()),
+        ("x", pa.int32()),
+        # Null where an entry withdraws.
+        ("key", pa.string()),
+        *((f"{name}_{part}", kind) for name in ARRAYS for part, kind in _PIECE),
+        # Scenes that it was made without, as JSON; null where there are none.
+        ("missing", pa.string()),
+    ]
+)
+_WHOLE: Final = b"glaciercube_everything_before"
+
+
+class SegmentExistsError(Exception):
+    """Somebody else has appended to the ledger."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One shard file or object as it was written.
+
+    Attributes
+    ----------
+    size : int
+        Bytes; 0 where all is fill and nothing is stored.
+    sha256 : str
+        Of those bytes, hex; empty where nothing is stored.
+    etag : str
+        The server's name for them; empty on disk.
+    """
+
+    size: int
+    sha256: str
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -21,110 +80,232 @@ class Mark:
     ----------
     row : str
         The row's time, ISO 8601 to the second.
+    index : int
+        Its place on the time axis.
     block : (int, int)
         Row and column of the shard.
     key : str
         Hash over everything that decides its pixels.
-    files : dict
-        Path of each shard file relative to the store -> SHA-256 (hex); ``""`` where all is fill and no file exists.
-    missing : tuple of dict
-        The fields of `Missing` for each scene that it was made without.
+    pieces : tuple of Piece
+        What was stored, in the order of `ARRAYS`; nothing where the store itself keeps data and marks together.
+    missing : tuple of Missing
+        Scenes that it was made without.
     """
 
     row: str
+    index: int
     block: tuple[int, int]
     key: str
-    files: dict[str, str]
-    missing: tuple[dict[str, Any], ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    missing: tuple[Missing, ...] = ()
 
     @property
-    def name(self) -> str:
-        """File name of the mark."""
-        return f"{self.row.replace(':', '').replace('-', '')}.{self.block[0]}.{self.block[1]}.json"
+    def files(self) -> dict[str, Piece]:
+        """Path of each shard relative to the store -> what was stored."""
+        names = (shard_key(name, self.index, self.block) for name in ARRAYS)
+        return dict(zip(names, self.pieces, strict=True))
 
 
-class Ledger:
-    """Marks beside the data, each written after the shards that it vouches for; what is not marked is not done.
+class Entries:
+    """What the ledger vouches for, as columns: a million shards are 200 MB.
 
     Parameters
     ----------
-    folder : Path
-        Where the marks lie. Zarr readers never list it: it lies inside an array's folder.
-    store : Path
-        Root of the store.
+    table : Table
+        The latest entry of each shard and date, without those withdrawn.
+    doubtful : array of bool
+        Entries older than a segment that cannot be read, which may have withdrawn them.
     """
 
-    def __init__(self, folder: Path, store: Path) -> None:
-        self._folder, self._store = folder, store
+    def __init__(self, table: pa.Table, doubtful: npt.NDArray[np.bool_]) -> None:
+        self.table, self.doubtful = table, doubtful
 
-    @classmethod
-    def of(cls, store: Path) -> Ledger:
-        """The ledger of a store.
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
 
-        Parameters
-        ----------
-        store : Path
-            Root of the store.
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Values of a column."""
+        values: npt.NDArray[Any] = self.table[name].to_numpy()
+        return values
+
+    def keep(self, chosen: npt.NDArray[np.bool_]) -> Entries:
+        """Some of them."""
+        return Entries(self.table.filter(pa.array(chosen)), self.doubtful[chosen])
+
+    def __iter__(self) -> Iterator[Mark]:
+        """One by one, as marks."""
+        for batch in self.table.to_batches(max_chunksize=4096):
+            yield from map(_mark, batch.to_pylist())
+
+    def keys(self) -> Iterator[tuple[str, tuple[int, int], str]]:
+        """Row, shard and key of each."""
+        for batch in self.table.select(["time", "y", "x", "key"]).to_batches(max_chunksize=65536):
+            times, y, x, key = (column.to_pylist() for column in batch.columns)
+            labels = {time: time.isoformat() for time in set(times)}
+            for time, *block, one in zip(times, y, x, key, strict=True):
+                yield labels[time], (block[0], block[1]), one
+
+
+class Ledger:
+    """Segments beside the data, each written after the shards that it vouches for.
+
+    Parameters
+    ----------
+    objects : Objects
+        The store.
+    folder : str
+        Where segments lie in it. Zarr readers never list it: it lies inside an array's folder.
+    """
+
+    def __init__(self, objects: Objects, folder: str) -> None:
+        self._objects, self._folder = objects, folder
+        self._next: int | None = None
+        self._lock = threading.Lock()
+
+    def append(self, marks: Iterable[Mark], withdrawn: Iterable[tuple[str, int, tuple[int, int]]] = ()) -> None:
+        """Vouch for shards that are stored, and withdraw (row, index, block) that are about to be written anew.
+
+        Raises
+        ------
+        SegmentExistsError
+            If somebody else appended since this ledger was last read; to be tried again if that may be.
         """
-        # The provenance variable is a scalar array, whose folder no Zarr reader lists.
-        return cls(store / "provenance" / "ledger", store)
+        table = _table(marks, withdrawn)
+        if table.num_rows:
+            with self._lock:
+                self._append(table)
 
-    def marks(self) -> dict[tuple[str, tuple[int, int]], Mark]:
-        """All marks by row and block; a mark that cannot be read is as good as none."""
-        found = {}
-        for path in sorted(self._folder.glob("*.json")):
+    def entries(self) -> Entries:
+        """What is vouched for, and not withdrawn."""
+        table, doubtful = self._read()
+        if not table.num_rows:
+            return Entries(table.drop(["segment"]), doubtful)
+        code = [table[name].to_numpy() for name in ("segment", "x", "y", "time")]
+        order = np.lexsort([column.astype("int64") for column in code])
+        # The last of each group is that of the highest segment.
+        ranked = np.stack([column.astype("int64")[order] for column in code[1:]])
+        last = np.append((ranked[:, 1:] != ranked[:, :-1]).any(axis=0), True)
+        chosen = np.sort(order[last])
+        chosen = chosen[~np.asarray(table["key"].is_null().to_numpy())[chosen]]
+        return Entries(table.drop(["segment"]).take(pa.array(chosen)), doubtful[chosen])
+
+    def join(self, *, many: int = _MANY) -> None:
+        """Join segments into one, if they are many. A kill meanwhile leaves some that say nothing new.
+
+        Raises
+        ------
+        SegmentExistsError
+            If somebody else appended meanwhile.
+        """
+        numbers = self._numbers()
+        if len(numbers) <= many:
+            return
+        self._next = None
+        entries = self.entries()
+        if entries.doubtful.any():
+            return
+        with self._lock:
+            self._next = max(numbers) + 1
+            self._append(entries.table.replace_schema_metadata({_WHOLE: b"1"}))
+        for number in numbers:
+            self._objects.delete(self._key(number))
+
+    def forget(self) -> None:
+        """Look at what others appended before appending again."""
+        with self._lock:
+            self._next = None
+
+    def _append(self, table: pa.Table) -> None:
+        if self._next is None:
+            self._next = max(self._numbers(), default=0) + 1
+        out = io.BytesIO()
+        pq.write_table(
+            table, out, compression="zstd", write_statistics=False, store_schema=False, data_page_version="2.0"
+        )
+        try:
+            self._objects.create(self._key(self._next), out.getvalue())
+        except FileExistsError:
+            self._next = None
+            raise SegmentExistsError from None
+        self._next += 1
+
+    def _key(self, number: int) -> str:
+        return f"{self._folder}/{number:010d}.parquet"
+
+    def _numbers(self) -> list[int]:
+        names = (entry.key.rpartition("/")[2] for entry in self._objects.list(self._folder))
+        return sorted(int(name[:-8]) for name in names if name.endswith(".parquet") and name[:-8].isdigit())
+
+    def _read(self) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
+        """All segments one after the other with their numbers, and which entries are doubtful."""
+        while True:
+            numbers = self._numbers()
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                mark = Mark(
-                    content["row"],
-                    tuple(content["block"]),
-                    content["key"],
-                    content["files"],
-                    tuple(content.get("missing", ())),
+                with ThreadPoolExecutor(_READERS) as pool:
+                    read = list(pool.map(self._segment, numbers))
+            except FileNotFoundError:
+                continue  # they were joined meanwhile
+            break
+        first = max((i for i, table in enumerate(read) if table and _WHOLE in (table.schema.metadata or {})), default=0)
+        tables, doubtful = [_SCHEMA.append(pa.field("segment", pa.int64())).empty_table()], [np.zeros(0, bool)]
+        damaged = max((i for i, table in enumerate(read) if table is None), default=-1)
+        for i, (number, table) in enumerate(zip(numbers, read, strict=True)):
+            if i >= first and table is not None:
+                plain = table.replace_schema_metadata(None)
+                tables.append(plain.append_column("segment", pa.array(np.full(len(plain), number))))
+                doubtful.append(np.full(len(plain), i < damaged))
+        return pa.concat_tables(tables), np.concatenate(doubtful)
+
+    def _segment(self, number: int) -> pa.Table | None:
+        """A segment; None if it is damaged."""
+        data = self._objects.get(self._key(number))
+        try:
+            table = pq.read_table(pa.BufferReader(data), use_threads=False)
+            return table.cast(_SCHEMA.with_metadata(table.schema.metadata))
+        except (pa.ArrowException, ValueError, OSError):
+            return None
+
+
+def shard_key(name: str, index: int, block: tuple[int, int]) -> str:
+    """Path of a shard relative to the store."""
+    return f"{name}/c/{index}/{block[0]}/{block[1]}"
+
+
+def checksum(data: bytes) -> str:
+    """SHA-256 (hex)."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _table(marks: Iterable[Mark], withdrawn: Iterable[tuple[str, int, tuple[int, int]]]) -> pa.Table:
+    entries: list[Mapping[str, Any]] = [
+        {
+            **_place(mark.row, mark.index, mark.block),
+            "key": mark.key,
+            "missing": json.dumps([asdict(each) for each in mark.missing]) if mark.missing else None,
+            **{
+                f"{name}_{part}": value
+                for name, piece in zip(ARRAYS, mark.pieces, strict=True)
+                for part, value in (
+                    ("size", piece.size),
+                    ("sha256", bytes.fromhex(piece.sha256)),
+                    ("etag", piece.etag or None),
                 )
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            found[mark.row, mark.block] = mark
-        return found
-
-    def write(self, mark: Mark) -> None:
-        """Write a mark atomically, after its shards are on disk."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        target = self._folder / mark.name
-        partial = target.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            content = asdict(mark)
-            if not mark.missing:
-                del content["missing"]
-            json.dump(content, file, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-
-    def remove(self, row: str, block: tuple[int, int]) -> None:
-        """Withdraw a mark, before its shards are written anew."""
-        (self._folder / Mark(row, block, "", {}).name).unlink(missing_ok=True)
-
-    def holds(self, mark: Mark) -> bool:
-        """True if every shard that the mark vouches for is there with its checksum."""
-        return all(checksum(self._store / path) == digest for path, digest in mark.files.items())
-
-    def sign(
-        self,
-        row: str,
-        block: tuple[int, int],
-        key: str,
-        files: Iterable[str],
-        missing: Sequence[dict[str, Any]] = (),
-    ) -> None:
-        """Mark a shard done with the checksums of its files as they are now."""
-        sums = {path: checksum(self._store / path) for path in files}
-        self.write(Mark(row, block, key, sums, tuple(missing)))
+            },
+        }
+        for mark in marks
+    ]
+    entries += [_place(*place) for place in withdrawn]
+    columns: Sequence[Any] = [pa.array([entry.get(f.name) for entry in entries], f.type) for f in _SCHEMA]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 (hex) of a file; empty if there is none."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        return ""
+def _place(row: str, index: int, block: tuple[int, int]) -> dict[str, Any]:
+    return {"time": np.datetime64(row, "s"), "row": index, "y": block[0], "x": block[1]}
+
+
+def _mark(entry: Mapping[str, Any]) -> Mark:
+    pieces = (
+        Piece(entry[f"{name}_size"], entry[f"{name}_sha256"].hex(), entry[f"{name}_etag"] or "") for name in ARRAYS
+    )
+    missing = tuple(Missing(**each) for each in json.loads(entry["missing"] or "[]"))
+    return Mark(entry["time"].isoformat(), entry["row"], (entry["y"], entry["x"]), entry["key"], tuple(pieces), missing)

@@ -1,38 +1,115 @@
-"""The probability cube in a Zarr folder: made once, written shard by shard, opened by anyone."""
+"""The probability cube as plain Zarr, in a folder or a bucket: made once, written shard by shard, opened by anyone."""
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
+import json
+import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 import zarr
 from odc.geo.geobox import GeoBox
+from zarr.storage import MemoryStore
 
-from glaciercube.errors import GridMismatchError, StoreError
-from glaciercube.store.layout import NO_TIME, StoreOptions, encoding, grid_attributes, pack, template
-from glaciercube.store.ledger import Ledger
-from glaciercube.store.missing import Missing, MissingRecord
+from glaciercube.errors import StoreError
+from glaciercube.store.axis import PROVENANCE, add_rows, check_same, describe, labels_of, with_provenance
+from glaciercube.store.base import Check, Written, checked_rows
+from glaciercube.store.encode import one_row, shard_bytes
+from glaciercube.store.layout import StoreOptions, encoding, pack, template
+from glaciercube.store.lease import Lease, Ticket
+from glaciercube.store.ledger import ARRAYS, Entries, Ledger, Mark, Piece, SegmentExistsError, checksum, shard_key
+from glaciercube.store.levels import GROUP, Levels, fingerprint
+from glaciercube.store.missing import Missing
+from glaciercube.store.objects import Location, Objects, clear_errors
+from glaciercube.store.verify import still_there
 
-__all__ = ["ZarrStore", "open_store", "provenance_of", "row_label"]
+__all__ = ["ZarrHandle", "ZarrStore", "missing_in"]
 
-_ARRAYS = ("glacier_probability", "quality")
-_PROVENANCE = "provenance"
-# Provenance by row or by scene, and what all rows of a store have in common.
-_ACCUMULATED = ("scenes", "reflectance_offsets")
-_MADE_BY = ("model", "model_hash", "compose", "modalities", "reflectance")
+# The provenance variable is a scalar array, whose folder no Zarr reader lists.
+LEASE: Final = f"{PROVENANCE}/lease"
+LEDGER: Final = f"{PROVENANCE}/ledger"
+_BEGUN: Final = f"{PROVENANCE}/begun"
+_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True)
+class ZarrHandle:
+    """Writes shards of a plain Zarr store; see `glaciercube.store.base.Handle`.
+
+    Attributes
+    ----------
+    location : Location
+        The store.
+    options : StoreOptions
+        Its layout.
+    geobox : GeoBox
+        Its grid.
+    rows : dict
+        Label of each row -> its place.
+    metadata : dict
+        Array -> its metadata, with one row.
+    ticket : Ticket
+        The share in the driver's lease.
+    """
+
+    location: Location
+    options: StoreOptions
+    geobox: GeoBox
+    rows: Mapping[str, int]
+    metadata: Mapping[str, bytes]
+    ticket: Ticket
+
+    def write(
+        self,
+        times: npt.NDArray[np.datetime64],
+        block: tuple[int, int],
+        probability: npt.NDArray[np.float32],
+        quality: npt.NDArray[np.uint8],
+        keys: Sequence[str],
+        missing: Sequence[Sequence[Missing]] = (),
+    ) -> Written:
+        """Write one shard of several dates; see `glaciercube.store.base.Handle.write`."""
+        rows = checked_rows(
+            self.options,
+            self.geobox,
+            self.rows,
+            times=times,
+            block=block,
+            probability=probability,
+            quality=quality,
+            keys=keys,
+        )
+        objects = self.location.objects()
+        marks = []
+        for i, ((label, index), key) in enumerate(zip(rows, keys, strict=True)):
+            # A driver that lost its lease must not overwrite what its successor writes.
+            self.ticket.check()
+            values = {"glacier_probability": pack(probability[i]), "quality": quality[i]}
+            with clear_errors(self.location.path):
+                pieces = tuple(self._put(objects, name, index, block, values[name]) for name in ARRAYS)
+            marks.append(Mark(label, index, block, key, pieces, tuple(missing[i]) if missing else ()))
+        return Written(tuple(marks))
+
+    def _put(
+        self, objects: Objects, name: str, index: int, block: tuple[int, int], values: npt.NDArray[np.uint8]
+    ) -> Piece:
+        y, x = self.options.slices(block, (self.geobox.shape[0], self.geobox.shape[1]))
+        data, key = shard_bytes(self.metadata[name], y, x, block, values), shard_key(name, index, block)
+        if data is None:
+            objects.delete(key)
+            return Piece(0, "")
+        return Piece(len(data), checksum(data), objects.put(key, data))
 
 
 class ZarrStore:
-    """A probability cube that can be written to.
+    """A plain Zarr store with its ledger; see `glaciercube.store.base.Store`.
 
     Attributes
     ----------
@@ -44,14 +121,15 @@ class ZarrStore:
         What is done.
     """
 
-    def __init__(self, options: StoreOptions, geobox: GeoBox) -> None:
+    def __init__(self, options: StoreOptions, geobox: GeoBox, location: Location, lease: Lease | None) -> None:
         self.options, self.geobox = options, geobox
-        self.path = Path(options.path)
-        # The provenance variable is a scalar array, whose folder no Zarr reader lists.
-        self.ledger = Ledger(self.path / _PROVENANCE / "ledger", self.path)
-        self.missing = MissingRecord(self.path)
-        self._rows = {label: index for index, label in enumerate(_labels(self.path))}
-        self._arrays = {name: zarr.open_array(self.path / name, mode="r+") for name in _ARRAYS}
+        self._location, self._lease = location, lease
+        self._objects = location.objects()
+        self.ledger = Ledger(self._objects, LEDGER)
+        self._rows = {label: index for index, label in enumerate(labels_of(location.objects().zarr(read_only=True)))}
+        self._live: set[tuple[str, tuple[int, int]]] | None = None
+        self._lock = threading.Lock()
+        self._handle: ZarrHandle | None = None
 
     @classmethod
     def create_or_open(
@@ -61,8 +139,10 @@ class ZarrStore:
         times: npt.NDArray[np.datetime64],
         extra: xr.Dataset,
         attrs: Mapping[str, Any],
-    ) -> ZarrStore:
-        """Make the store, or open it and add the rows that it lacks.
+        *,
+        takeover: bool = False,
+    ) -> Self:
+        """Make the store, or open it and add the rows that it lacks; it is then this writer's until it is closed.
 
         Parameters
         ----------
@@ -76,26 +156,41 @@ class ZarrStore:
             Variables and coordinates per row.
         attrs : mapping
             Global attributes of a new store.
+        takeover : bool
+            Take it from a writer that has died elsewhere.
 
         Raises
         ------
         GridMismatchError
             If a store of another grid or layout is there.
         StoreError
-            If the path holds something else, or cannot be written.
+            If the path holds something else, cannot be written, or somebody else writes to it.
         """
-        path = Path(options.path)
-        with _clear_errors(path):
-            if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-                _create(path, template(geobox, times, extra, options, dict(attrs)), options)
-            else:
-                _check_same(path, geobox, options)
-                _bring_up_to_date(path, times, extra)
-            return cls(options, geobox)
+        location = Location.here(options.path, options.endpoint)
+        objects = location.objects()
+        with clear_errors(location.path):
+            # Before anything is written there.
+            if _is_there(objects, location.path):
+                check_same(objects.zarr(read_only=True), location.path, geobox, options)
+        lease = Lease(location, LEASE, takeover=takeover)
+        try:
+            with clear_errors(location.path):
+                if _is_there(objects, location.path):
+                    check_same(objects.zarr(read_only=True), location.path, geobox, options)
+                    add_rows(objects.zarr(), times, extra)
+                    _consolidate(objects)
+                else:
+                    _create(objects, with_provenance(template(geobox, times, extra, options, dict(attrs))), options)
+                store = cls(options, geobox, location, lease)
+                store.ledger.join()
+        except BaseException:
+            lease.release()
+            raise
+        return store
 
     @classmethod
-    def open(cls, options: StoreOptions, geobox: GeoBox) -> ZarrStore:
-        """Open a store as it is.
+    def open(cls, options: StoreOptions, geobox: GeoBox) -> Self | None:
+        """Open a store as it is, to see what is done; None if there is none yet.
 
         Raises
         ------
@@ -104,10 +199,57 @@ class ZarrStore:
         StoreError
             If the path holds something else.
         """
-        path = Path(options.path)
-        with _clear_errors(path):
-            _check_same(path, geobox, options)
-            return cls(options, geobox)
+        location = Location.here(options.path, options.endpoint)
+        objects = location.objects()
+        with clear_errors(location.path):
+            if not _is_there(objects, location.path):
+                return None
+            check_same(objects.zarr(read_only=True), location.path, geobox, options)
+            return cls(options, geobox, location, None)
+
+    @property
+    def _writing(self) -> Lease:
+        if self._lease is None:
+            raise StoreError(f"the store {self._location.path} was opened for reading", "use open_writer")
+        return self._lease
+
+    def prepare(self, shards: Iterable[tuple[str, tuple[int, int]]]) -> None:
+        """Withdraw what is said of shards that are about to be written anew."""
+        self._writing.check()
+        with clear_errors(self._location.path), self._lock:
+            live = self._marked()
+            stale = sorted(live.intersection(shards))
+            if stale:
+                self._append([], [(label, self._rows[label], block) for label, block in stale])
+                self._levels.invalidate((self._rows[label], block) for label, block in stale)
+                live.difference_update(stale)
+
+    def handle(self) -> ZarrHandle:
+        """What workers write with."""
+        with clear_errors(self._location.path):
+            metadata = {name: one_row(self._objects.get(f"{name}/zarr.json")) for name in ARRAYS}
+        return ZarrHandle(self._location, self.options, self.geobox, dict(self._rows), metadata, self._writing.ticket)
+
+    def commit(self, written: Iterable[Written]) -> None:
+        """Vouch for what workers wrote, in one segment of the ledger.
+
+        Raises
+        ------
+        StoreError
+            If the lease was lost, or shards were written anew without `prepare`.
+        """
+        marks = [mark for one in written for mark in one.marks]
+        self._writing.check()
+        with clear_errors(self._location.path), self._lock:
+            live = self._marked()
+            shards = [(mark.row, mark.block) for mark in marks]
+            if len(set(shards)) < len(shards) or not live.isdisjoint(shards):
+                raise StoreError(
+                    f"shards of {self._location.path} were written twice, or anew and still counted as done",
+                    "give each shard to one worker, and call prepare before it is written anew",
+                )
+            self._append(marks, [])
+            live.update(shards)
 
     def write(
         self,
@@ -115,55 +257,35 @@ class ZarrStore:
         block: tuple[int, int],
         probability: npt.NDArray[np.float32],
         quality: npt.NDArray[np.uint8],
-        keys: list[str],
+        keys: Sequence[str],
         missing: Sequence[Sequence[Missing]] = (),
     ) -> None:
-        """Write one shard of several dates, then mark it done.
+        """Prepare, write and commit one shard of several dates; see `glaciercube.store.base.Handle.write`."""
+        handle = self.handle()
+        rows = checked_rows(
+            self.options,
+            self.geobox,
+            self._rows,
+            times=times,
+            block=block,
+            probability=probability,
+            quality=quality,
+            keys=keys,
+        )
+        self.prepare((label, block) for label, _ in rows)
+        self.commit([handle.write(times, block, probability, quality, keys, missing)])
 
-        Parameters
-        ----------
-        times : (time) datetime64
-            Rows.
-        block : (int, int)
-            Row and column of the shard.
-        probability : (time, y, x) float32
-            0 to 1, NaN where missing; exactly the shard's pixels.
-        quality : (time, y, x) uint8
-            Flags.
-        keys : list of str
-            What decided the pixels, per row.
-        missing : sequence of sequence of Missing
-            Scenes that the shard was made without, per row; none by default.
+    def done(self, check: Check = "size", *, lacking: bool = True) -> Done:
+        """What is done, and still there; see `glaciercube.store.base.Store.done`."""
+        with clear_errors(self._location.path):
+            entries = self._known(self.ledger.entries())
+            if not lacking:
+                entries = entries.keep(np.asarray(entries.table["missing"].is_null().to_numpy()))
+            return Done(still_there(self._objects, entries, check))
 
-        Raises
-        ------
-        StoreError
-            If the data is not exactly the shard's, or the disk does not take it.
-        """
-        y, x = self.slices(block)
-        shape = (len(times), y.stop - y.start, x.stop - x.start)
-        if probability.shape != shape or quality.shape != shape:
-            raise StoreError(
-                f"shard {block} of {self.path} takes {shape} pixels and was given {probability.shape}",
-                "write whole shards: two writers of one shard would lose each other's pixels",
-            )
-        packed = pack(probability)
-        with _clear_errors(self.path):
-            for index, (time, key) in enumerate(zip(times, keys, strict=True)):
-                label = row_label(time)
-                row = self._rows[label]
-                # A shard that is being written anew is not done until it is marked again.
-                self.ledger.remove(label, block)
-                self._arrays["glacier_probability"][row, y, x] = packed[index]
-                self._arrays["quality"][row, y, x] = quality[index]
-                files = [f"{name}/c/{row}/{block[0]}/{block[1]}" for name in _ARRAYS]
-                # Before the mark: a shard that counts as done has said what it lacks.
-                self.missing.write(label, block, missing[index] if missing else ())
-                self.ledger.sign(label, block, key, files)
-
-    def slices(self, block: tuple[int, int]) -> tuple[slice, slice]:
-        """Pixels of a shard on the grid."""
-        return self.options.slices(block, (self.geobox.shape[0], self.geobox.shape[1]))
+    def missing(self) -> Iterator[tuple[str, tuple[int, int], Missing]]:
+        """Scenes that shards were made without."""
+        return missing_in(self._location)
 
     def describe(self, provenance: Mapping[str, Any], source: str) -> None:
         """Say how the planned rows were made.
@@ -181,156 +303,165 @@ class ZarrStore:
         StoreError
             If rows that this run does not redo were made in another way, or the disk does not take it.
         """
-        with _clear_errors(self.path):
-            node = zarr.open_array(self.path / _PROVENANCE, mode="r+")
-            known = dict(node.attrs)
-            self._refuse_mixture(known, provenance)
-            merged = {key: {**_mapping(known.get(key)), **provenance[key]} for key in _ACCUMULATED if key in provenance}
-            node.attrs.update({**provenance, **merged})
-            zarr.open_group(self.path, mode="r+").attrs["source"] = source
-            _consolidate(self.path)
+        self._writing.check()
+        with clear_errors(self._location.path):
+            describe(self._objects.zarr(), self._location.path, provenance, source)
+            _consolidate(self._objects)
 
-    def _refuse_mixture(self, known: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        kept = [row for row in known.get("scenes", {}) if row not in provenance["scenes"]]
-        changed = [key for key in _MADE_BY if key in known and known[key] != provenance[key]]
-        if kept and changed:
-            key = changed[0]
-            raise StoreError(
-                f"the store {self.path} holds {len(kept)} dates, such as {kept[0]}, made with "
-                f"{key.removesuffix('_hash')} {known[key]}, and this run has {provenance[key]}",
-                "choose another path, keep to what the store was made with, or run over all of its dates",
-            )
+    def build_levels(self) -> list[str]:
+        """Build the coarser levels of dates that are complete and have none; see `glaciercube.store.levels`."""
+        built = []
+        with clear_errors(self._location.path):
+            wanted, known = self._complete(), self._levels.built()
+            stale = {row: made for row, made in wanted.items() if known.get(row) != made}
+            if stale and self._levels.count:
+                self._writing.check()
+                self._levels.begin()
+                _consolidate(self._objects)
+            labels = list(self._rows)
+            for row, made in stale.items() if self._levels.count else ():
+                self._writing.check()
+                self._levels.build(row, made)
+                built.append(labels[row])
+        return built
+
+    def close(self) -> None:
+        """Give the lease back."""
+        if self._lease is not None:
+            self._lease.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _marked(self) -> set[tuple[str, tuple[int, int]]]:
+        if self._live is None:
+            self._live = {(row, block) for row, block, _ in Done(self.ledger.entries())}
+        return self._live
+
+    def _known(self, entries: Entries) -> Entries:
+        """Entries of rows that the store has, where it has them."""
+        times = np.array(list(self._rows), "datetime64[s]")
+        index = entries.column("row")
+        inside = index < len(times)
+        inside[inside] &= times[index[inside]] == entries.column("time")[inside]
+        return entries.keep(inside)
+
+    @property
+    def _levels(self) -> Levels:
+        return Levels(self._objects.zarr(), self.options, self.geobox)
+
+    def _complete(self) -> dict[int, bytes]:
+        """Place of each date whose shards are all done -> what its levels are to be made from."""
+        parts: dict[int, list[str]] = {}
+        for mark in self._known(self.ledger.entries()):
+            sums = " ".join(piece.sha256 for piece in mark.pieces)
+            parts.setdefault(mark.index, []).append(f"{mark.block} {mark.key} {sums}")
+        whole = int(np.prod([-(-size // self.options.block) for size in self.geobox.shape]))
+        return {row: fingerprint(sorted(some)) for row, some in sorted(parts.items()) if len(some) == whole}
+
+    def _append(self, marks: list[Mark], withdrawn: list[tuple[str, int, tuple[int, int]]]) -> None:
+        for _ in range(_ATTEMPTS):
+            try:
+                self.ledger.append(marks, withdrawn)
+            except SegmentExistsError:
+                # A writer that has lost its lease was at it once more: if that is us, this says so.
+                self._writing.check()
+            else:
+                return
+        raise StoreError(f"somebody else writes to {self._location.path}", "see that one run at a time uses it")
 
 
-def open_store(path: str | Path) -> xr.Dataset:
-    """Open a probability cube for analysis.
+class Done:
+    """What a store holds; see `glaciercube.store.base.Done`."""
 
-    Parameters
-    ----------
-    path : str or Path
-        Folder of the store.
+    def __init__(self, entries: Entries) -> None:
+        self.entries = entries
 
-    Returns
-    -------
-    Dataset
-        As ``xarray.open_zarr`` gives it, rows in order of time: ``glacier_probability`` (time, y, x) float64 in 0 to 1
-        (xarray's decoding of packed uint8), NaN where missing; ``quality`` (time, y, x) uint8 flags, 0 never processed.
+    def __iter__(self) -> Iterator[tuple[str, tuple[int, int], str]]:
+        return self.entries.keys()
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def missing_in(location: Location) -> Iterator[tuple[str, tuple[int, int], Missing]]:
+    """Scenes that shards of a plain Zarr store were made without: row, shard, and which and why.
 
     Raises
     ------
     StoreError
-        If it is not a store that glaciercube wrote.
+        If there is no store.
+    """
+    objects = location.objects()
+    with clear_errors(location.path):
+        if not _is_there(objects, location.path):
+            raise StoreError(f"there is no store at {location.path}", "check the path")
+        entries = Ledger(objects, LEDGER).entries()
+    for mark in entries.keep(np.asarray(entries.table["missing"].is_valid().to_numpy())):
+        yield from ((mark.row, mark.block, each) for each in mark.missing)
+
+
+def _is_there(objects: Objects, path: str) -> bool:
+    """True if there is a store; False if there is nothing, or one that was only begun.
+
+    Raises
+    ------
+    StoreError
+        If there is something else.
     """
     try:
-        dataset: xr.Dataset = xr.open_zarr(path, decode_coords="all", consolidated=True)
-    except Exception as error:
-        raise StoreError(f"{path} cannot be opened as a Zarr store ({_first_line(error)})", "check the path") from error
-    missing = [name for name in _ARRAYS if name not in dataset]
-    if missing:
-        raise StoreError(f"{path} has no {' and no '.join(missing)}", "give a store that glaciercube wrote")
-    ordered: xr.Dataset = dataset.sortby("time")
-    return ordered
+        objects.get("zarr.json")
+    except FileNotFoundError:
+        pass
+    else:
+        return True
+    found = begun = False
+    for entry in objects.list():
+        found |= not entry.key.startswith(f"{LEASE}/")
+        begun |= entry.key == _BEGUN
+        if found and begun:
+            break
+    if found and not begun:
+        raise StoreError(f"{path} exists and is not a probability store (no Zarr group)", "choose another path")
+    return False
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {}
+def _create(objects: Objects, empty: xr.Dataset, options: StoreOptions) -> None:
+    """Make the store; what is there of an earlier attempt is written over.
 
-
-def row_label(time: np.datetime64) -> str:
-    """A row's time as ISO 8601, to the second."""
-    return str(np.asarray(time).astype("datetime64[s]"))
-
-
-def _create(path: Path, empty: xr.Dataset, options: StoreOptions) -> None:
-    empty = empty.assign_coords({_PROVENANCE: ((), np.int32(0), {"long_name": "how this cube was made"})})
-    # Under another name until it is whole: a store that could only be begun would be in the way of the next run.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with _quiet():
-            empty.to_zarr(
-                partial,
-                compute=False,
-                zarr_format=3,
-                consolidated=True,
-                encoding=encoding(options, [str(name) for name in empty.variables]),
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _check_same(path: Path, geobox: GeoBox, options: StoreOptions) -> None:
-    try:
-        root = zarr.open_group(path, mode="r")
-        known = dict(root.attrs)
-        array = zarr.open_array(path / "glacier_probability", mode="r")
-    except Exception as error:
-        raise StoreError(
-            f"{path} exists and is not a probability store ({_first_line(error)})", "choose another path"
-        ) from error
-    wanted = grid_attributes(geobox)
-    for name, value in wanted.items():
-        if known.get(name) != value:
-            raise GridMismatchError(
-                f"the store {path} was made with another grid ({name} is {known.get(name)} there and {value} here)",
-                "use the region and resolution that it was made with, or choose another path",
-            )
-    if array.shards is None or array.shards[1:] != (options.block, options.block):
-        raise GridMismatchError(
-            f"the store {path} has shards of {array.shards} and this run wants {options.block} pixels",
-            "keep the shard size that it was made with, or choose another path",
-        )
-
-
-def _bring_up_to_date(path: Path, times: npt.NDArray[np.datetime64], extra: xr.Dataset) -> None:
-    """Add the rows that are missing, and write the planned rows' own values anew.
-
-    May be killed anywhere and done again: the time of a row is written last, and a row without one does not exist.
+    Nothing can be renamed in a bucket: that it was begun is said first, and its root is written last.
     """
-    root = zarr.open_group(path, mode="r+")
-    known = _labels(path)
-    labels = [row_label(time) for time in times]
-    # Rows are added in order of arrival, so that no old shard is touched; `open_store` sorts.
-    every = known + [label for label in labels if label not in known]
-    rows = np.array([every.index(label) for label in labels])
-    for name in map(str, extra.variables):
-        if name not in root and extra[name].dims == ("time",) and name != "time":
-            _add_variable(root, name, extra[name], len(known))
-    for name, array in root.arrays():
-        dims = getattr(array.metadata, "dimension_names", None) or ()
-        if name == "time" or dims[:1] != ("time",):
-            continue
-        if array.shape[0] != len(every):
-            array.resize((len(every), *array.shape[1:]))
-        if name in extra.variables and len(rows):
-            values = extra[name].to_numpy()
-            array.oindex[rows] = values.astype("datetime64[s]").astype("int64") if values.dtype.kind == "M" else values
-    axis = zarr.open_array(path / "time", mode="r+")
-    if axis.shape[0] != len(every):
-        axis.resize((len(every),))
-    if len(every) > len(known):
-        axis[len(known) :] = np.array(every[len(known) :], "datetime64[s]").astype("int64")
-    _consolidate(path)
-
-
-def _add_variable(root: zarr.Group, name: str, variable: xr.DataArray, length: int) -> None:
-    array = root.create_array(
-        name, shape=(length,), chunks=(4096,), dtype="float32", fill_value=np.nan, dimension_names=("time",)
-    )
-    array.attrs.update({str(key): value for key, value in variable.attrs.items()})
-
-
-def _labels(path: Path) -> list[str]:
-    """Labels of the rows, up to the first whose time was never written."""
-    seconds = np.asarray(zarr.open_array(path / "time", mode="r")[:])
-    unfinished = np.flatnonzero(seconds == NO_TIME)
-    return [row_label(time) for time in seconds[: unfinished[0] if unfinished.size else None].astype("datetime64[s]")]
-
-
-def _consolidate(path: Path) -> None:
+    held: dict[str, Any] = {}
     with _quiet():
-        zarr.consolidate_metadata(str(path))
+        empty.to_zarr(
+            MemoryStore(held),
+            compute=False,
+            zarr_format=3,
+            consolidated=True,
+            encoding=encoding(options, [str(name) for name in empty.variables]),
+        )
+    objects.put(_BEGUN, b"")
+    for key in sorted(held, key=lambda key: key == "zarr.json"):
+        objects.put(key, bytes(held[key].to_bytes()))
+    objects.delete(_BEGUN)
+
+
+def _consolidate(objects: Objects) -> None:
+    with _quiet():
+        zarr.consolidate_metadata(objects.zarr())
+    # The levels are left out: xarray.open_datatree would refuse groups whose x and y are not those of the root.
+    root = json.loads(objects.get("zarr.json"))
+    members = root["consolidated_metadata"]["metadata"]
+    levels = [name for name in members if name.split("/")[0] == GROUP]
+    if levels:
+        for name in levels:
+            del members[name]
+        objects.put("zarr.json", json.dumps(root).encode())
 
 
 @contextmanager
@@ -339,27 +470,3 @@ def _quiet() -> Iterator[None]:
         # Every reader that knows consolidated metadata opens the store in one request; others do without.
         warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
         yield
-
-
-@contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise StoreError(
-            f"cannot write to the store {path} ({error.strerror or error})",
-            ("free space" if full else "check the path and its permissions")
-            + ", then run again: what was written is kept and only the rest is computed",
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def provenance_of(dataset: xr.Dataset) -> dict[str, Any]:
-    """What a store, or a prediction in memory, says of how it was made; empty if nothing."""
-    variable = dataset.coords.get(_PROVENANCE)
-    made = dataset.attrs if variable is None else variable.attrs
-    return {str(key): value for key, value in made.items()}

@@ -1,0 +1,307 @@
+"""The lease: one writer at a time, known by name, whose death is noticed.
+
+Each lease is a file of its own with a number, made only if there is none of that number; the highest is in force. So
+nothing but "make if absent" is asked of the disk or server, whoever takes over cannot be overtaken, and a writer that
+slept through it sees a higher number before its next write.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from glaciercube.errors import GlaciercubeError, StoreError
+from glaciercube.store.objects import Location, Objects, clear_errors
+
+__all__ = ["Holder", "Lease", "Ticket"]
+
+_log = logging.getLogger(__name__)
+
+# Seconds that a lease lasts without a heartbeat; how often it is renewed; by how much clocks may disagree.
+DURATION: Final = 120.0
+_RENEWALS: Final = 4
+SKEW: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who writes.
+
+    Attributes
+    ----------
+    host, user : str
+        Where and as whom.
+    pid : int
+        Process.
+    machine : str
+        Boot of the machine and namespace of its processes: within it, a pid says whether the process lives.
+    born : str
+        When the process began, by which it is told from a later one of the same pid.
+    token : str
+        Drawn for this lease.
+    since, until : float
+        When it was taken and when it ends unless renewed, seconds since 1970.
+    released : bool
+        It was given back.
+    """
+
+    host: str
+    user: str
+    pid: int
+    machine: str
+    born: str
+    token: str
+    since: float
+    until: float
+    released: bool = False
+
+    @classmethod
+    def here(cls, now: float, duration: float) -> Holder:
+        """Of the process that asks."""
+        pid = os.getpid()
+        return cls(
+            socket.gethostname(), _user(), pid, _machine(), _born(pid), secrets.token_hex(8), now, now + duration
+        )
+
+    @property
+    def dead(self) -> bool:
+        """True if it is known to have ended: it ran here, and does not any more."""
+        return bool(self.machine) and self.machine == _machine() and _born(self.pid) != self.born
+
+    def __str__(self) -> str:
+        this = ", this process" if (self.pid, self.born, self.machine) == _self() else ""
+        until = datetime.fromtimestamp(self.until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{self.user}@{self.host} (pid {self.pid}{this}) until {until}"
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A share in somebody's lease, for workers; can be pickled.
+
+    Attributes
+    ----------
+    location : Location
+        The store, or what the lease lies beside.
+    folder : str
+        Where leases lie in it.
+    number : int
+        Which lease.
+    """
+
+    location: Location
+    folder: str
+    number: int
+
+    def check(self) -> None:
+        """See that the lease is still in force; to be asked before every write.
+
+        Raises
+        ------
+        StoreError
+            If somebody else has taken it over.
+        """
+        objects = self.location.objects()
+        with clear_errors(self.location.path):
+            latest = max(_numbers(objects, self.folder), default=0)
+            if latest != self.number:
+                raise _lost(self.location.path, _read(objects, self.folder, latest))
+
+
+class Lease:
+    """The right to write, renewed by a thread of its own for as long as the process lives.
+
+    Parameters
+    ----------
+    location : Location
+        The store.
+    folder : str
+        Where its leases lie.
+    duration : float
+        Seconds that it lasts without a heartbeat.
+    takeover : bool
+        Take it from whoever has it.
+
+    Raises
+    ------
+    StoreError
+        If somebody else writes; if the server cannot keep two from taking it.
+    """
+
+    def __init__(self, location: Location, folder: str, *, duration: float = DURATION, takeover: bool = False) -> None:
+        self._location, self._folder, self._duration = location, folder, duration
+        self._objects = location.objects()
+        with clear_errors(location.path):
+            self.number, self._holder = self._take(takeover)
+        self._ended = threading.Event()
+        self._beat = threading.Thread(
+            target=_beat, args=(weakref.ref(self), self._ended, duration / _RENEWALS), daemon=True, name="lease"
+        )
+        self._beat.start()
+
+    @property
+    def ticket(self) -> Ticket:
+        """A share for workers."""
+        return Ticket(self._location, self._folder, self.number)
+
+    def check(self) -> None:
+        """See that the lease is still in force.
+
+        Raises
+        ------
+        StoreError
+            If it was given back, or somebody else has taken it over.
+        """
+        if self._ended.is_set():
+            raise StoreError(f"the store {self._location.path} was closed", "open it again")
+        self.ticket.check()
+
+    def renew(self) -> None:
+        """Say that this process still writes.
+
+        Raises
+        ------
+        StoreError
+            If somebody else has taken it over.
+        """
+        self.check()
+        self._holder = replace(self._holder, until=time.time() + self._duration)
+        with clear_errors(self._location.path):
+            self._objects.put(_key(self._folder, self.number), _text(self._holder))
+
+    def release(self) -> None:
+        """Give it back; may be called again."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        # Whoever took it over meanwhile has another file; a disk that is full says so elsewhere.
+        with suppress(GlaciercubeError), clear_errors(self._location.path):
+            self._objects.put(_key(self._folder, self.number), _text(replace(self._holder, released=True)))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ended"):
+            self.release()
+
+    def _take(self, takeover: bool) -> tuple[int, Holder]:
+        numbers = sorted(_numbers(self._objects, self._folder))
+        latest = numbers[-1] if numbers else 0
+        known = _read(self._objects, self._folder, latest) if latest else None
+        free = known is None or known.released or known.dead or time.time() > known.until + SKEW
+        if known is not None and not (free or takeover):
+            raise _held(self._location.path, known)
+        if known is not None and not known.released:
+            _log.warning("the store %s is taken over from %s", self._location.path, known)
+        holder, number = Holder.here(time.time(), self._duration), latest + 1
+        try:
+            self._objects.create(_key(self._folder, number), _text(holder))
+        except FileExistsError:
+            raise _held(self._location.path, _read(self._objects, self._folder, number)) from None
+        self._see_that_it_was_made_once(number, holder)
+        for old in numbers:
+            self._objects.delete(_key(self._folder, old))
+        return number, holder
+
+    def _see_that_it_was_made_once(self, number: int, holder: Holder) -> None:
+        try:
+            self._objects.create(_key(self._folder, number), _text(replace(holder, token="second")))  # noqa: S106
+        except FileExistsError:
+            pass
+        else:
+            raise StoreError(
+                f"the server of {self._location.path} does not honour If-None-Match, so that two could write at once",
+                "use a server that does (Amazon's, SeaweedFS), or a folder",
+            )
+        # Numbers below the highest are deleted: who read the list long ago may have made one of those.
+        if (latest := max(_numbers(self._objects, self._folder))) != number:
+            self._objects.delete(_key(self._folder, number))
+            raise _held(self._location.path, _read(self._objects, self._folder, latest))
+
+
+def _beat(lease: weakref.ref[Lease], ended: threading.Event, pause: float) -> None:
+    while not ended.wait(pause):
+        held = lease()
+        if held is None:
+            return
+        try:
+            held.renew()
+        except GlaciercubeError as error:
+            # It is not lost by that: `check` tells before the next write.
+            _log.debug("the lease could not be renewed: %s", error)
+        del held
+
+
+def _numbers(objects: Objects, folder: str) -> set[int]:
+    names = (entry.key.rpartition("/")[2].removesuffix(".json") for entry in objects.list(folder))
+    return {int(name) for name in names if name.isdigit()}
+
+
+def _key(folder: str, number: int) -> str:
+    return f"{folder}/{number:010d}.json"
+
+
+def _text(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder), sort_keys=True).encode()
+
+
+def _read(objects: Objects, folder: str, number: int) -> Holder | None:
+    """Who holds it; None if that cannot be read, which nobody could ever mend."""
+    try:
+        return Holder(**json.loads(objects.get(_key(folder, number))))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _held(path: str, holder: Holder | None) -> StoreError:
+    return StoreError(
+        f"the store {path} is being written by {holder or 'somebody else'}",
+        "wait until that run ends, or take the store over with takeover=True if it has died",
+    )
+
+
+def _lost(path: str, holder: Holder | None) -> StoreError:
+    return StoreError(
+        f"the store {path} was taken over by {holder or 'somebody else'}",
+        "let that run end; what was finished here before is kept",
+    )
+
+
+def _self() -> tuple[int, str, str]:
+    return os.getpid(), _born(os.getpid()), _machine()
+
+
+def _machine() -> str:
+    """Boot and namespace of processes; empty where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}.{Path('/proc/self/ns/pid').readlink()}.{socket.gethostname()}"
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str:
+    """When a process began, in ticks since the boot; empty if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # Field 22; the second is the program's name in brackets, which may hold anything. A zombie writes no more.
+    fields = text.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid()) if hasattr(os, "getuid") else "somebody"
