@@ -19,13 +19,16 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasters import COLUMNS, CRS, NORTH, PIXEL, ROWS, WEST, make, request_of
 
+from glaciercube.campaign import make_plan
 from glaciercube.catalog import Scenes, find
 from glaciercube.config import parse_config
 from glaciercube.cube import LoadOptions, backend_odc, backend_stackstac, load
 from glaciercube.cube.request import Request
 from glaciercube.errors import ConfigError, CubeError, ReadError
+from glaciercube.models import load_model
 from glaciercube.region import Region
 from glaciercube.simulate.world import World
+from glaciercube.store import StoreOptions
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +190,13 @@ def test_a_missing_stackstac_is_told_with_the_command(
     monkeypatch.setitem(sys.modules, "stackstac", None)
     with pytest.raises(ConfigError, match=r"not installed: pip install 'glaciercube\[stackstac\]'"):
         load(scenes, world.region, LoadOptions(backend="stackstac"))
+
+
+def test_a_store_may_be_continued_with_the_other_backend(scenes: Scenes, world: World) -> None:
+    def keys(load: LoadOptions) -> tuple[str, ...]:
+        return make_plan(world.region, scenes, load_model("ndsi"), StoreOptions("nowhere.zarr"), load=load).keys
+
+    assert keys(LoadOptions()) == keys(LoadOptions(backend="stackstac")) != keys(LoadOptions(cell=64))
 
 
 def test_a_grid_without_a_code_is_refused(tmp_path: Path) -> None:

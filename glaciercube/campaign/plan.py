@@ -170,8 +170,8 @@ def make_plan(
     members = [_members(scenes, row, averaged) for row in rows]
     decided = {
         "grid": grid_attributes(region.geobox),
-        # How patient reads are decides no pixel.
-        "load": {name: value for name, value in asdict(load).items() if name != "read"},
+        # How patient reads are decides no pixel, nor does the backend.
+        "load": {name: value for name, value in asdict(load).items() if name not in ("read", "backend")},
         "compose": asdict(compose),
         "model": model.hash,
         "kernel": KERNEL_VERSION,

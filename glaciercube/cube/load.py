@@ -36,8 +36,9 @@ class LoadOptions:
     backend : str
         ``"odc"`` (odc-stac) or ``"stackstac"``, which must be installed. Both lay out layers, mosaics and chunks, and
         read each cell with the same `glaciercube.cube.warp.warp_onto`: their pixels are equal bit for bit, on the
-        files' own grid and on any other. stackstac's own reader, which is not used, would differ elsewhere, since it
-        leaves the choice of the overview to GDAL.
+        files' own grid and on any other. stackstac's own reader, which is not used, is equal on the files' own grid
+        and differs elsewhere: on grids of 14 to 60 m from 10 m pixels by at most 5 % of the range of values, 0.6 % on
+        average (measured in tests/test_backends.py), since it reads no overview.
     radar : RadarOptions
         What is done to Sentinel-1's power: border noise, platforms' corrections, averaging over dates, speckle filter.
     read : ReadOptions
