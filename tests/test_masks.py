@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from glaciercube.simulate.world import World, WorldOptions, simulate_world
 
 OBSERVED, CLOUD, SHADOW, SNOW, RECOVERED = 1, 2, 4, 8, 64
 FALSE_CLOUD, SIZE = 0.5, 96
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -280,8 +279,11 @@ def test_the_cloud_model_tells_cloud_from_meadow() -> None:
 @pytest.fixture(scope="module")
 def belgium(real_data: Path) -> xr.DataTree:
     pytest.importorskip("netCDF4")
-    import real_data as tool  # type: ignore[import-not-found]
-
+    spec = importlib.util.spec_from_file_location("real_data_tool", ROOT / "tools" / "real_data.py")
+    assert spec
+    assert spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
     if not (real_data / "s1_s2_dated").is_dir():
         pytest.skip("s1_s2_dated is not there")
     tree: xr.DataTree = tool.dated_tree(real_data / "s1_s2_dated")
