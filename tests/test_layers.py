@@ -22,7 +22,9 @@ from odc.geo.geobox import GeoBox
 from glaciercube.campaign import explain, make_plan, run
 from glaciercube.catalog import Scenes, SensorOptions, find
 from glaciercube.config import parse_config
-from glaciercube.cube import ComposeOptions, LoadOptions, compose, load
+from glaciercube.cube import ComposeOptions, LoadOptions, backend_odc, compose, load
+from glaciercube.cube.load import _BACKENDS
+from glaciercube.cube.request import Request
 from glaciercube.errors import BandError, CatalogError, ConfigError, EmptySearchError
 from glaciercube.models import load_model
 from glaciercube.models.base import GlacierModule, Masked, Model
@@ -182,6 +184,25 @@ def test_a_layer_of_another_catalogue_is_the_same(scenes: Scenes, world: World, 
         find(catalog, world.region, "2023", {"coherence": replace(COHERENCE, catalog=str(layers))})
     with pytest.raises(CatalogError, match=r"has no collection s1-coherence"):
         find(catalog, world.region, "2021", {"coherence": COHERENCE})
+
+
+def test_tokens_of_one_catalogue_are_not_for_the_files_of_another(
+    scenes: Scenes, world: World, catalog: Path, layers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, str] = {}
+
+    def noted(request: Request) -> xr.Dataset:
+        asked[request.node] = request.signing
+        return backend_odc.read(request)
+
+    monkeypatch.setitem(_BACKENDS, "odc", noted)
+    monkeypatch.setenv("TOKEN", "x")
+    wanted = {"sentinel-2": SensorOptions(), "coherence": replace(COHERENCE, catalog=str(layers))}
+    elsewhere = find(catalog, world.region, "2021", wanted)
+    load(replace(elsewhere, signing="bearer:$TOKEN"), world.region)
+    assert asked == {"sentinel2": "bearer:$TOKEN", "layers/coherence": ""}
+    load(replace(scenes.of("thinning"), signing="bearer:$TOKEN"), world.region)
+    assert asked["layers/thinning"] == "bearer:$TOKEN"
 
 
 def test_composed_as_companions_with_their_age(scenes: Scenes, world: World) -> None:

@@ -106,9 +106,10 @@ def find(
 def _search(source: Source, name: str, options: SensorOptions | LayerOptions) -> tuple[Source, Sensor, SensorOptions]:
     """Where to look for what; layers may have a catalogue of their own."""
     if isinstance(options, LayerOptions):
-        own = open_source(options.catalog) if options.catalog else source
-        layer = Layer(name, options, own.signing)
-        return own, layer, SensorOptions(collection=options.collection)
+        own = open_source(options.catalog) if options.catalog else None
+        # Tokens of one catalogue are not for the files of another.
+        layer = Layer(name, options, own.signing if own else None)
+        return own or source, layer, SensorOptions(collection=options.collection)
     _check(get_sensor(name), options)
     return source, get_sensor(name), options
 

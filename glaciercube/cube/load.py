@@ -116,7 +116,7 @@ def _load_layer(layer: Layer, scenes: Scenes, geobox: GeoBox, cell: int, backend
 
     def read(request: Request) -> xr.Dataset:
         method = layer.options.resampling
-        signing = layer.signing or request.signing
+        signing = request.signing if layer.signing is None else layer.signing
         return backend(
             replace(request, signing=signing, resampling={layer.name: method} if method else request.resampling)
         )

@@ -129,8 +129,8 @@ class Layer:
         Variable name in the cube.
     options : LayerOptions
         What it is.
-    signing : str
-        How its files are signed, if it has a catalogue of its own.
+    signing : str or None
+        How its files are signed, if it has a catalogue of its own; as those of the other sensors where None.
 
     Raises
     ------
@@ -140,7 +140,7 @@ class Layer:
 
     name: str
     options: LayerOptions
-    signing: str = ""
+    signing: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
