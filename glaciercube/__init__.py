@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from glaciercube.campaign import explain, make_plan, run
-    from glaciercube.catalog import Scenes, find
+    from glaciercube.catalog import Scenes, SensorOptions, find
     from glaciercube.change import AreaOptions, area_series, regional_area
     from glaciercube.config import Config, load_config
     from glaciercube.cube import ComposeOptions, MaskOptions, compose, load, settle_offsets
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from glaciercube.inference import predict
     from glaciercube.models import list_models, load_model
     from glaciercube.region import Region
+    from glaciercube.sensors import LayerOptions
     from glaciercube.store import StoreOptions, open_store
     from glaciercube.view import plot_calendar
 
@@ -31,9 +32,11 @@ __all__ = [
     "ComposeOptions",
     "Config",
     "GlaciercubeError",
+    "LayerOptions",
     "MaskOptions",
     "Region",
     "Scenes",
+    "SensorOptions",
     "StoreOptions",
     "area_series",
     "compose",
@@ -54,7 +57,7 @@ __all__ = [
 
 _ROOMS = {
     "campaign": ("explain", "make_plan", "run"),
-    "catalog": ("Scenes", "find"),
+    "catalog": ("Scenes", "SensorOptions", "find"),
     "change": ("AreaOptions", "area_series", "regional_area"),
     "config": ("Config", "load_config"),
     "cube": ("ComposeOptions", "MaskOptions", "compose", "load", "settle_offsets"),
@@ -62,6 +65,7 @@ _ROOMS = {
     "inference": ("predict",),
     "models": ("list_models", "load_model"),
     "region": ("Region",),
+    "sensors": ("LayerOptions",),
     "store": ("StoreOptions", "open_store"),
     "view": ("plot_calendar",),
 }
