@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.util
 import json
 import re
 import shutil
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pystac
 import pytest
 import rasterio
 import zarr
+from made_items import optical, write
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox
 
 import glaciercube as gc
 from glaciercube.catalog import PROFILES, SensorOptions, find, load_profile, signer
@@ -25,6 +29,7 @@ from glaciercube.sensors import SENSORS, get_sensor
 from glaciercube.simulate.world import World
 
 ROOT = Path(__file__).parents[1]
+WHEN = dt.datetime(2025, 11, 13, 10, 23, 11, tzinfo=dt.UTC)
 
 
 def table_tool() -> ModuleType:
@@ -89,6 +94,7 @@ def test_bands_of_one_zarr_group_have_their_own_paths_and_pixel_sizes(real_data:
     assert (bands["red"].resolution, bands["swir16"].resolution) == (10.0, 20.0)
     assert (bands["red"].dtype, bands["red"].nodata, bands["red"].scale, facts.offset) == ("float32", None, 1.0, 0.0)
     assert bands["red"].href("s3://b/p.zarr/measurements/reflectance").endswith("/measurements/reflectance/r10m/b04")
+    assert item.assets["reflectance"].href.startswith("https://s3.explorer.eopf.copernicus.eu/esa-zarr")
     # In degrees, beside a proj:code of UTM.
     assert "proj:bbox" not in item.properties
 
@@ -148,6 +154,63 @@ def test_a_zarr_array_opens_by_the_href_that_find_keeps(tmp_path: Path, inner: s
         assert source.crs is None
         assert tuple(source.transform)[:6] == (10, 0, 600000, 0, -10, 5900040)
         assert np.array_equal(source.read(1), stored)
+
+
+ARRAYS = {
+    "B02": "r10m/b02",
+    "B03": "r10m/b03",
+    "B04": "r10m/b04",
+    "B08": "r10m/b08",
+    "B11": "r20m/b11",
+    "B12": "r20m/b12",
+}
+OURS = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+
+def eopf_store(path: Path, size: int, version: Literal[2, 3]) -> Path:
+    """Reflectance as EOPF's samples keep it, growing by 1 DN from pixel to pixel; 10 m and 20 m."""
+    home = zarr.open_group(path, mode="w", zarr_format=version)
+    for metres in (10, 20):
+        count = size * 10 // metres
+        group = home.create_group(f"measurements/reflectance/r{metres}m")
+        stored = (np.arange(count * count) + 1000).reshape(count, count).astype("uint16")
+        for name in {array.rpartition("/")[2] for array in ARRAYS.values() if array.startswith(f"r{metres}m")}:
+            group.create_array(
+                name, data=stored, chunks=(8, 8), fill_value=0, attributes={"_ARRAY_DIMENSIONS": ["y", "x"]}
+            )
+        centres = metres * (np.arange(count) + 0.5)
+        for name, values in (("x", 600000.0 + centres), ("y", 5900040.0 - centres)):
+            group.create_array(name, data=values, attributes={"_ARRAY_DIMENSIONS": [name]})
+    return path / "measurements" / "reflectance"
+
+
+@pytest.mark.parametrize("shape", ["array per band", "one group"])
+def test_scenes_in_zarr_are_read(tmp_path: Path, shape: str) -> None:
+    home = eopf_store(tmp_path / "p.zarr", 32, 3 if shape == "one group" else 2)
+    box = BoundingBox(600000, 5900040 - 320, 600320, 5900040, crs="EPSG:32632")
+    around = box.to_crs("EPSG:4326")
+    scene = optical(WHEN, tile="32TNQ", baseline="05.11", box=(around.left, around.bottom, around.right, around.top))
+    scene["properties"]["proj:code"] = "EPSG:32632"
+    del scene["properties"]["proj:epsg"]
+    said = {"type": "application/vnd.zarr", "nodata": 0, "data_type": "uint16"}
+    if shape == "one group":
+        scene["assets"] = {"refl": {"href": str(home), **said}}
+        bands = {ours: f"{{asset: refl, inner: {array}}}" for ours, array in zip(OURS, ARRAYS.values(), strict=True)}
+    else:
+        scene["assets"] = {key: {"href": str(home / array), **said} for key, array in ARRAYS.items()}
+        bands = dict(zip(OURS, ARRAYS, strict=True))
+    write(tmp_path / "made", [scene])
+    profile = tmp_path / "eopf.yaml"
+    profile.write_text(
+        "url: made\ncollections: {sentinel-2-l2a: {sensor: sentinel-2, offset: baseline, scale: 0.0001, bands: {"
+        + ", ".join(f"{name}: {where}" for name, where in bands.items())
+        + "}}}"
+    )
+    region = gc.Region(name="eopf", geobox=GeoBox.from_bbox(box, resolution=10, tight=True))
+    scenes = find(profile, region, "2025", ["sentinel-2"])
+    red = gc.load(scenes, region)["sentinel2"].to_dataset()["red"].compute()
+    expected = (np.arange(32 * 32).reshape(1, 32, 32) * 1e-4).astype("float32")
+    np.testing.assert_allclose(red, expected, atol=1e-7)
 
 
 NAMES = {"B02": "band2", "B03": "band3", "B04": "band4", "B08": "band8", "B11": "band11", "B12": "band12"}

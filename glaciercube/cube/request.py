@@ -139,12 +139,16 @@ def _lean(item: pystac.Item, bands: tuple[BandSource, ...], node: str, time: Any
 def _address(item: pystac.Item, band: BandSource, fields: Mapping[str, Any]) -> Address:
     known = {**item.properties, **fields}
     epsg, asset = known.get("proj:epsg"), item.assets[band.asset]
-    array = bool(band.inner) or "zarr" in (asset.media_type or "")
+    href, inner = asset.href, band.inner
+    array = bool(inner) or "zarr" in (asset.media_type or "")
+    if array and not inner:
+        # An asset that is an array: its coordinates lie beside it, in the group.
+        href, _, inner = href.rstrip("/").rpartition("/")
     return Address(
-        href=asset.href,
+        href=href,
         scene=item.id,
         band=band.band,
-        inner=band.inner,
+        inner=inner,
         # Arrays of a Zarr store say neither CRS nor grid; every other file does, and is believed.
         crs=str(known.get("proj:code") or (f"EPSG:{epsg}" if epsg else "")) if array else "",
         transform=tuple(fields.get("proj:transform") or ()) if array else (),
