@@ -161,12 +161,14 @@ def test_what_may_be_read_later_leaves_its_shards_undone(
     found = open_store(tmp_path / "a.zarr")
     label = row_label(np.datetime64(victim["time"].tz_localize(None)))
     lost = found.sel(time=label)
-    assert (lost["quality"] == 0).all()
-    assert lost["glacier_probability"].isnull().all()
+    undone = (lost["quality"] == 0).to_numpy()
+    assert undone.any()
+    assert np.isnan(lost["glacier_probability"].to_numpy()[undone]).all()
     assert (found["quality"].isel(time=slice(1, None)) & 1 == 1).all()
     assert missing_scenes(tmp_path / "a.zarr").empty
     server.choose = None
-    assert run(plan).computed == 9
+    shards = sum(undone[y : y + 32, x : x + 32].all() for y in (0, 32, 64) for x in (0, 32, 64))
+    assert run(plan).computed == shards >= 3
     run(planned(tmp_path / "b.zarr", world, moving))
     np.testing.assert_array_equal(
         open_store(tmp_path / "a.zarr")["glacier_probability"], open_store(tmp_path / "b.zarr")["glacier_probability"]
@@ -182,4 +184,7 @@ def test_without_credentials_a_run_does_not_end_empty(
         run(planned(tmp_path / "a.zarr", world, served(moving, catalog, server)))
     assert caught.value.failure == "authorisation"
     assert missing_scenes(tmp_path / "a.zarr").empty
-    assert (open_store(tmp_path / "a.zarr")["quality"] == 0).all()
+    first = open_store(tmp_path / "a.zarr")
+    # Shards that no scene reaches need nothing.
+    assert first["glacier_probability"].isnull().all()
+    assert not (first["quality"] & 2).any()

@@ -41,7 +41,7 @@ class Carried:
         Environment variables that Python clients read.
     """
 
-    def __init__(self, gdal: Mapping[str, str], inherited: Mapping[str, str], python: Mapping[str, str]) -> None:
+    def __init__(self, gdal: Mapping[str, Any], inherited: Mapping[str, str], python: Mapping[str, str]) -> None:
         self._gdal, self._inherited, self._python = dict(gdal), dict(inherited), dict(python)
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ class Carried:
         return cls({}, {}, {})
 
     @contextmanager
-    def applied(self, defaults: Mapping[str, str], own: Mapping[str, str] | None = None) -> Iterator[None]:
+    def applied(self, defaults: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Iterator[None]:
         """Set GDAL up as it was where this was captured.
 
         Parameters
@@ -83,7 +83,7 @@ class Carried:
         _place(self._python)
         # What a worker has in its own environment counts more: it may have been renewed since.
         ranked = {**defaults, **self._inherited}
-        options = {name: value for name, value in ranked.items() if name not in os.environ}
+        options: dict[str, Any] = {name: value for name, value in ranked.items() if name not in os.environ}
         options = {**options, **self._gdal, **(own or {})}
         session = _Given({name: value for name, value in options.items() if name.startswith(_SESSION)})
         plain = {name: value for name, value in options.items() if not name.startswith(_SESSION)}
@@ -95,13 +95,15 @@ def gdal_option(name: str) -> str:
     """An option as GDAL has it in this thread; empty where it is not set."""
     known = rasterio.env.getenv() if rasterio.env.hasenv() else {}
     value = known.get(name)
-    return os.environ.get(name, "") if value is None else _plain(value)
+    if isinstance(value, bool):
+        return "YES" if value else "NO"
+    return os.environ.get(name, "") if value is None else str(value)
 
 
 class _Given(Session):  # type: ignore[misc]
     """Credentials as GDAL's options, however they were come by."""
 
-    def __init__(self, options: Mapping[str, str]) -> None:
+    def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = dict(options)
 
     @classmethod
@@ -109,12 +111,12 @@ class _Given(Session):  # type: ignore[misc]
         """Always: nothing else is to be looked for."""
         return True
 
-    def get_credential_options(self) -> dict[str, str]:
+    def get_credential_options(self) -> dict[str, Any]:
         """GDAL's options."""
         return self._options
 
 
-def _explicit() -> dict[str, str]:
+def _explicit() -> dict[str, Any]:
     """What was set by `rasterio.Env` or `odc.stac.configure_rio`, credentials of a session included."""
     from odc.loader._rio import _CFG
 
@@ -124,11 +126,7 @@ def _explicit() -> dict[str, str]:
             found.update(rasterio.env.getenv())
     if rasterio.env.hasenv():
         found.update(rasterio.env.getenv())
-    return {name: _plain(value) for name, value in found.items() if name not in _NOT_CARRIED and value is not None}
-
-
-def _plain(value: Any) -> str:
-    return ("YES" if value else "NO") if isinstance(value, bool) else str(value)
+    return {name: value for name, value in found.items() if name not in _NOT_CARRIED and value is not None}
 
 
 def _place(variables: Mapping[str, str]) -> None:

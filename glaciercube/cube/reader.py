@@ -6,12 +6,15 @@ value is never made up for it.
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -31,6 +34,7 @@ from glaciercube.cube.leaving import is_left_out
 from glaciercube.cube.retry import Failure, FailureKind, ReadOptions, Turn, kind_of_status
 from glaciercube.cube.transport import Remote, RemoteFile, forget
 from glaciercube.cube.warp import warp_onto
+from glaciercube.cube.zarrays import warp_array
 from glaciercube.errors import ReadError
 
 __all__ = ["Driver", "is_readable", "read_cell"]
@@ -43,7 +47,7 @@ _REMEDIES: Final[Mapping[FailureKind, str]] = {
     "authorisation": "check the credentials for it, or leave its scene out",
     "permanent": "check that the file is whole and reachable, or leave its scene out",
 }
-_STATUS: Final = re.compile(r"(?:response code|response_code=|error code)[ :=]*(\d{3})", re.IGNORECASE)
+_STATUS: Final = re.compile(r"(?:response code|response_code|error code)(?: on \S+?)?[ :=]+(\d{3})\b", re.IGNORECASE)
 # What GDAL and the stores say, in lower case.
 _SAYS: Final[tuple[tuple[FailureKind, tuple[str, ...]], ...]] = (
     (
@@ -121,9 +125,14 @@ def read_cell(
     def warp(path: str, opener: Callable[..., Any] | None) -> npt.NDArray[Any]:
         return warp_onto(path, geobox, resampling=resampling, dtype=kind, nodata=nodata, band=band, opener=opener)
 
+    def warp_zarr(fetch: Callable[[str], bytes | None] | None) -> npt.NDArray[Any]:
+        return warp_array(address, geobox, resampling=resampling, dtype=kind, nodata=nodata, fetch=fetch)
+
     turn, access = Turn(options or ReadOptions()), Access(signing)
     with Carried.nothing().applied({}, dict(address.options)):
         try:
+            if address.is_zarr:
+                return _from_zarr(address, access, turn, warp_zarr)
             return _read(address, access, turn, warp)
         except Failure as found:
             failure = found
@@ -151,10 +160,20 @@ def is_readable(uri: str, signing: str = "", options: ReadOptions | None = None)
         Carried.nothing().applied({}, dict(address.options)),
     ):
         try:
+            if address.is_zarr:
+                return _has_zarr(address, Access(signing), Turn(driver.options))
             _read(address, Access(signing), Turn(driver.options), look)
         except Failure:
             return False
     return True
+
+
+def _has_zarr(address: Address, access: Access, turn: Turn) -> bool:
+    names = [f"{address.inner}/{name}".lstrip("/") for name in ("zarr.json", ".zarray")]
+    if not address.is_http:
+        return any((Path(address.href) / name).is_file() for name in names)
+    parts = [replace(address, href=f"{address.href.rstrip('/')}/{name}") for name in names]
+    return any(Remote(part, access, turn).whole() is not None for part in parts)
 
 
 _Warp = Callable[[str, Callable[..., Any] | None], npt.NDArray[Any]]
@@ -201,13 +220,43 @@ def _over_http(address: Address, access: Access, turn: Turn, warp: _Warp) -> npt
     return pixels
 
 
+def _from_zarr(
+    address: Address,
+    access: Access,
+    turn: Turn,
+    warp: Callable[[Callable[[str], bytes | None] | None], npt.NDArray[Any]],
+) -> npt.NDArray[Any]:
+    if address.is_remote and not address.is_http:
+        raise Failure("Zarr stores are read from disk and over HTTP only", "permanent")
+    failures: list[Failure] = []
+
+    def fetch(key: str) -> bytes | None:
+        part = replace(address, href=f"{address.href.rstrip('/')}/{key}")
+        try:
+            return Remote(part, access, turn).whole()
+        except Failure as failure:
+            failures.append(failure)
+            raise
+
+    try:
+        pixels = warp(fetch if address.is_http else None)
+    except Failure as failure:
+        failures.append(failure)
+    except Exception as error:  # noqa: BLE001 - codecs raise whatever they like on bytes that make no sense
+        failures.append(Failure(f"it cannot be decoded ({type(error).__name__})", "permanent"))
+    if failures:
+        raise failures[0]
+    return pixels
+
+
 def _through_gdal(address: Address, turn: Turn, warp: _Warp) -> npt.NDArray[Any]:
     failed = 0
     while True:
-        try:
-            return warp(address.href, None)
-        except (rasterio.errors.RasterioError, ValueError) as error:
-            failure = _gdals_failure(error, address)
+        with _heard() as lines:
+            try:
+                return warp(address.href, None)
+            except (rasterio.errors.RasterioError, ValueError) as error:
+                failure = _gdals_failure(error, address, lines)
         if failure.kind != "transient" or not address.is_remote:
             raise failure
         failed += 1
@@ -225,17 +274,40 @@ def _clear(path: str) -> None:
             return
 
 
-def _gdals_failure(error: Exception, address: Address) -> Failure:
-    texts = []
+class _Ear(logging.Handler):
+    """Keeps what rasterio logs of one thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.lines.append(record.getMessage())
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Listen to GDAL: of a failed open it tells the status by a warning only, and not in the error."""
+    ear, logger = _Ear(), logging.getLogger("rasterio")
+    logger.addHandler(ear)
+    try:
+        yield ear.lines
+    finally:
+        logger.removeHandler(ear)
+
+
+def _gdals_failure(error: Exception, address: Address, heard: list[str]) -> Failure:
+    texts = [*heard] if address.is_remote else []
     at: BaseException | None = error
     while at is not None:
         texts.append(str(at))
         at = at.__cause__ or at.__context__
     said = " ".join(texts).lower()
     reason = _first_line(error, address.href) or "it cannot be decoded"
-    status = _STATUS.search(said)
-    if status:
-        return Failure(reason, kind_of_status(int(status[1])))
+    if status := _STATUS.findall(said):
+        return Failure(f"the server answers {status[-1]}", kind_of_status(int(status[-1])))
     unknown: FailureKind = "permanent"
     kind = next((kind for kind, words in _SAYS if any(word in said for word in words)), unknown)
     return Failure(reason, kind)

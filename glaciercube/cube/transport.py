@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from glaciercube.catalog.hush import hide
 from glaciercube.cube.access import Access
 from glaciercube.cube.address import Address
 from glaciercube.cube.carried import gdal_option
@@ -119,6 +120,8 @@ class Remote:
         self.href, self.origin, self.access, self.turn = address.href, address.origin, access, turn
         self.failure: Failure | None = None
         self._whole: bytes | None = None
+        # GDAL's settings belong to this thread; the file may be fetched by another.
+        self._headers, self._verify, self._proxies = _settings(), _verify(), _proxies()
 
     def size(self) -> int:
         """Bytes of the file.
@@ -171,8 +174,18 @@ class Remote:
         Failure
             If it cannot be fetched, for any reason but that it is not there.
         """
-        response = self._persist(lambda: self._get({}, missing=True))
-        return None if response is None else response[1]
+        if (facts := _cache.facts(self.href)) is not None:
+            known = [_cache.get(self.href, block) for block in range(-(-facts[0] // BLOCK))]
+            if all(part is not None for part in known):
+                return b"".join(part for part in known if part is not None)
+        answer = self._persist(lambda: self._get({}, missing=True))
+        if answer is None:
+            return None
+        content: bytes = answer[1]
+        _cache.drop(self.href)
+        _cache.learn(self.href, len(content), _validator(answer[0]))
+        _cache.put(self.href, 0, content)
+        return content
 
     def _fetch(self, start: int, length: int) -> bytes:
         """Fetch blocks and keep them."""
@@ -204,7 +217,7 @@ class Remote:
         if answer is None:
             raise Failure("the server answers 404", "permanent")
         response, content = answer
-        size, validator = len(content), response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+        size, validator = len(content), _validator(response)
         if response.status_code == requests.codes.partial_content:
             given = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if not given or int(given[1]) != start or len(content) != int(given[2]) - start + 1:
@@ -230,15 +243,21 @@ class Remote:
             if wait >= self.turn.left:
                 raise Failure(f"the server asks to wait {wait:.0f} s", "transient")
             time.sleep(wait)
-        url, headers = self.access.url(self.href), {**headers, **_settings(), **self.access.headers()}
+        try:
+            url, headers = self.access.url(self.href), {**headers, **self._headers, **self.access.headers()}
+        except GlaciercubeError as error:
+            reason = f"{error.problem}: {error.remedy}"
+            raise Failure(reason, "authorisation") from None
+        parts = urlsplit(url)
+        hide(parts.query, parts.password or "")
         try:
             with _session().get(
                 url,
                 headers={"Accept-Encoding": "identity", **headers},
                 timeout=(options.connect_timeout, options.timeout),
                 stream=True,
-                verify=_verify(),
-                proxies=_proxies(),
+                verify=self._verify,
+                proxies=self._proxies,
             ) as response:
                 if missing and response.status_code == requests.codes.not_found:
                     return None
@@ -318,11 +337,13 @@ class RemoteFile(io.RawIOBase):
             return call()
         except Failure as failure:
             self._remote.failure = failure
-        except GlaciercubeError as error:
-            self._remote.failure = Failure(f"{error.problem}: {error.remedy}", "authorisation")
         except Exception as error:  # noqa: BLE001 - a signer is anybody's code, and may quote what it signs
             self._remote.failure = Failure(f"{type(error).__name__} while it was fetched", "permanent")
         return otherwise
+
+
+def _validator(response: requests.Response) -> str:
+    return str(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
 
 
 def _runs(blocks: list[int]) -> list[tuple[int, int]]:
