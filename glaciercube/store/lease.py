@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from glaciercube.errors import GlaciercubeError, StoreError
 from glaciercube.store.objects import Location, Objects, clear_errors
@@ -141,14 +141,14 @@ class Lease:
 
     def __init__(self, location: Location, folder: str, *, duration: float = DURATION, takeover: bool = False) -> None:
         self._location, self._folder, self._duration = location, folder, duration
-        self._objects = location.objects()
+        objects = location.objects()
         with clear_errors(location.path):
-            self.number, self._holder = self._take(takeover)
-        self._ended = threading.Event()
-        self._beat = threading.Thread(
-            target=_beat, args=(weakref.ref(self), self._ended, duration / _RENEWALS), daemon=True, name="lease"
-        )
-        self._beat.start()
+            self.number, holder = self._take(objects, takeover)
+        self._held = _Held(location, objects, _key(folder, self.number), holder)
+        # Given back, too, when nobody holds on to it any more, and when the process ends in order.
+        self._end = weakref.finalize(self, self._held.release)
+        beat = (weakref.ref(self), self._held.ended, duration / _RENEWALS)
+        threading.Thread(target=_beat, args=beat, daemon=True, name="glaciercube-lease").start()
 
     @property
     def ticket(self) -> Ticket:
@@ -163,7 +163,7 @@ class Lease:
         StoreError
             If it was given back, or somebody else has taken it over.
         """
-        if self._ended.is_set():
+        if self._held.ended.is_set():
             raise StoreError(f"the store {self._location.path} was closed", "open it again")
         self.ticket.check()
 
@@ -176,27 +176,16 @@ class Lease:
             If somebody else has taken it over.
         """
         self.check()
-        self._holder = replace(self._holder, until=time.time() + self._duration)
-        with clear_errors(self._location.path):
-            self._objects.put(_key(self._folder, self.number), _text(self._holder))
+        self._held.write(until=time.time() + self._duration)
 
     def release(self) -> None:
         """Give it back; may be called again."""
-        if self._ended.is_set():
-            return
-        self._ended.set()
-        # Whoever took it over meanwhile has another file; a disk that is full says so elsewhere.
-        with suppress(GlaciercubeError), clear_errors(self._location.path):
-            self._objects.put(_key(self._folder, self.number), _text(replace(self._holder, released=True)))
+        self._end()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_ended"):
-            self.release()
-
-    def _take(self, takeover: bool) -> tuple[int, Holder]:
-        numbers = sorted(_numbers(self._objects, self._folder))
+    def _take(self, objects: Objects, takeover: bool) -> tuple[int, Holder]:
+        numbers = sorted(_numbers(objects, self._folder))
         latest = numbers[-1] if numbers else 0
-        known = _read(self._objects, self._folder, latest) if latest else None
+        known = _read(objects, self._folder, latest) if latest else None
         free = known is None or known.released or known.dead or time.time() > known.until + SKEW
         if known is not None and not (free or takeover):
             raise _held(self._location.path, known)
@@ -204,28 +193,49 @@ class Lease:
             _log.warning("the store %s is taken over from %s", self._location.path, known)
         holder, number = Holder.here(time.time(), self._duration), latest + 1
         try:
-            self._objects.create(_key(self._folder, number), _text(holder))
+            objects.create(_key(self._folder, number), _text(holder))
         except FileExistsError:
-            raise _held(self._location.path, _read(self._objects, self._folder, number)) from None
-        self._see_that_it_was_made_once(number, holder)
+            raise _held(self._location.path, _read(objects, self._folder, number)) from None
+        self._see_that_it_was_made_once(objects, number, holder)
         for old in numbers:
-            self._objects.delete(_key(self._folder, old))
+            objects.delete(_key(self._folder, old))
         return number, holder
 
-    def _see_that_it_was_made_once(self, number: int, holder: Holder) -> None:
+    def _see_that_it_was_made_once(self, objects: Objects, number: int, holder: Holder) -> None:
         try:
-            self._objects.create(_key(self._folder, number), _text(replace(holder, token="second")))  # noqa: S106
+            objects.create(_key(self._folder, number), _text(replace(holder, token="second")))  # noqa: S106
         except FileExistsError:
             pass
         else:
+            objects.delete(_key(self._folder, number))
             raise StoreError(
                 f"the server of {self._location.path} does not honour If-None-Match, so that two could write at once",
                 "use a server that does (Amazon's, SeaweedFS), or a folder",
             )
         # Numbers below the highest are deleted: who read the list long ago may have made one of those.
-        if (latest := max(_numbers(self._objects, self._folder))) != number:
-            self._objects.delete(_key(self._folder, number))
-            raise _held(self._location.path, _read(self._objects, self._folder, latest))
+        if (latest := max(_numbers(objects, self._folder))) != number:
+            objects.delete(_key(self._folder, number))
+            raise _held(self._location.path, _read(objects, self._folder, latest))
+
+
+class _Held:
+    """A lease's file; does not know the lease, so that it can be given back when that is gone."""
+
+    def __init__(self, location: Location, objects: Objects, key: str, holder: Holder) -> None:
+        self.location, self.objects, self.key, self.holder = location, objects, key, holder
+        self.ended, self._lock = threading.Event(), threading.Lock()
+
+    def write(self, **changed: Any) -> None:
+        with clear_errors(self.location.path), self._lock:
+            if not self.ended.is_set() or "released" in changed:
+                self.holder = replace(self.holder, **changed)
+                self.objects.put(self.key, _text(self.holder))
+
+    def release(self) -> None:
+        self.ended.set()
+        # A disk that is full says so elsewhere.
+        with suppress(GlaciercubeError):
+            self.write(released=True)
 
 
 def _beat(lease: weakref.ref[Lease], ended: threading.Event, pause: float) -> None:

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from glaciercube.errors import StoreError
@@ -20,6 +21,8 @@ __all__ = ["Listed", "Location", "Objects", "clear_errors", "first_line"]
 _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # How AWS's tools, and GDAL, spell the address of a server that is not Amazon's.
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_S3_ENDPOINT")
+# How requests are repeated: servers restart, and a campaign waits for them.
+RETRIES: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
 _memory: dict[str, Any] = {}
 _lock = threading.Lock()
 
@@ -164,6 +167,7 @@ class Location:
             bucket,
             prefix=prefix or None,
             client_options={"allow_http": plain},
+            retry_config=cast("Any", RETRIES),
             **{name: value for name, value in settings.items() if value != ""},
         )
 
