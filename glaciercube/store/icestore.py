@@ -492,6 +492,7 @@ def _create(store: Any, empty: xr.Dataset, options: StoreOptions) -> None:
         chunks=(1, *blocks, _KEY_BYTES),
         dtype="uint8",
         fill_value=0,
+        dimension_names=("row", "block_y", "block_x", "byte"),
         attributes={"missing": {}},
     )
 

@@ -3,6 +3,9 @@
 A level's pixel is the mean of all valid probabilities below it, counted at the finest level and packed once, so that no
 error adds up from level to level; a flag is set where any pixel below has it. A date's levels are built when all of its
 shards are done, and what becomes of a shard that is written anew is missing in the levels until they are built again.
+
+The base stays at the root, where everybody looks for it. `xarray.open_datatree` does not take a group whose ``x`` and
+``y`` are not its parent's, and refuses a store that has levels: `xarray.open_groups` opens all of it.
 """
 
 from __future__ import annotations
@@ -199,6 +202,7 @@ class Levels:
             chunks=(256, _HASH_BYTES),
             dtype="uint8",
             fill_value=0,
+            dimension_names=("row", "byte"),
             overwrite=True,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from glaciercube.store.encode import one_row, shard_bytes
 from glaciercube.store.layout import StoreOptions, encoding, pack, template
 from glaciercube.store.lease import Lease, Ticket
 from glaciercube.store.ledger import ARRAYS, Entries, Ledger, Mark, Piece, SegmentExistsError, checksum, shard_key
-from glaciercube.store.levels import GROUP, Levels, fingerprint
+from glaciercube.store.levels import Levels, fingerprint
 from glaciercube.store.missing import Missing
 from glaciercube.store.objects import Location, Objects, clear_errors
 from glaciercube.store.verify import still_there
@@ -454,14 +453,6 @@ def _create(objects: Objects, empty: xr.Dataset, options: StoreOptions) -> None:
 def _consolidate(objects: Objects) -> None:
     with _quiet():
         zarr.consolidate_metadata(objects.zarr())
-    # The levels are left out: xarray.open_datatree would refuse groups whose x and y are not those of the root.
-    root = json.loads(objects.get("zarr.json"))
-    members = root["consolidated_metadata"]["metadata"]
-    levels = [name for name in members if name.split("/")[0] == GROUP]
-    if levels:
-        for name in levels:
-            del members[name]
-        objects.put("zarr.json", json.dumps(root).encode())
 
 
 @contextmanager
