@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -25,6 +24,8 @@ from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from odc.loader._rio import RioReader
 from odc.loader.types import RasterLoadParams, RasterSource
+from rasterio._err import CPLE_BaseError
+from rasterio.io import FilePath
 
 from glaciercube.catalog import without_secrets
 from glaciercube.cube.access import Access
@@ -42,6 +43,16 @@ __all__ = ["Driver", "is_readable", "read_cell"]
 # odc-loader hands rasterio arrays whose georeference it passes beside them; the warning would come with every block.
 warnings.filterwarnings("ignore", "Dataset has no geotransform", rasterio.errors.NotGeoreferencedWarning)
 
+# GDAL learns of Python files once in a process. `rasterio.open(opener=...)` would make it learn, and forget, a new kind
+# of file with each read, while other threads look through its list of kinds: a crash now and then.
+with rasterio.Env():
+    pass
+
+# What rasterio opens, or what gives it.
+_File: TypeAlias = str | Callable[[], Any]
+
+# What rasterio and GDAL raise of files that make no sense.
+_UNREADABLE: Final = (rasterio.errors.RasterioError, CPLE_BaseError, ValueError, ArithmeticError)
 _REMEDIES: Final[Mapping[FailureKind, str]] = {
     "transient": "try again later, or give more time (load: {read: {attempts: ..., budget: ...}})",
     "authorisation": "check the credentials for it, or leave its scene out",
@@ -122,8 +133,8 @@ def read_cell(
     if is_left_out(address.scene) and (kind.kind == "f" or np.isfinite(nodata)):
         return np.full(geobox.shape, nodata, kind)
 
-    def warp(path: str, opener: Callable[..., Any] | None) -> npt.NDArray[Any]:
-        return warp_onto(path, geobox, resampling=resampling, dtype=kind, nodata=nodata, band=band, opener=opener)
+    def warp(file: _File) -> npt.NDArray[Any]:
+        return warp_onto(file, geobox, resampling=resampling, dtype=kind, nodata=nodata, band=band)
 
     def warp_zarr(fetch: Callable[[str], bytes | None] | None) -> npt.NDArray[Any]:
         return warp_array(address, geobox, resampling=resampling, dtype=kind, nodata=nodata, fetch=fetch)
@@ -151,8 +162,8 @@ def is_readable(uri: str, signing: str = "", options: ReadOptions | None = None)
     address = Address.parse(uri)
     driver = Driver(signing, options)
 
-    def look(path: str, opener: Callable[..., Any] | None) -> npt.NDArray[Any]:
-        with rasterio.open(path, sharing=False, opener=opener) as source:
+    def look(file: _File) -> npt.NDArray[Any]:
+        with rasterio.open(file() if callable(file) else file, sharing=False) as source:
             return np.zeros(source.count)
 
     with (
@@ -176,7 +187,7 @@ def _has_zarr(address: Address, access: Access, turn: Turn) -> bool:
     return any(Remote(part, access, turn).whole() is not None for part in parts)
 
 
-_Warp = Callable[[str, Callable[..., Any] | None], npt.NDArray[Any]]
+_Warp: TypeAlias = "Callable[[_File], npt.NDArray[Any]]"
 
 
 def _read(address: Address, access: Access, turn: Turn, warp: _Warp) -> npt.NDArray[Any]:
@@ -197,21 +208,14 @@ def _over_http(address: Address, access: Access, turn: Turn, warp: _Warp) -> npt
     # An empty or missing file is told from a bad one before GDAL sees it.
     remote.size()
     name = PurePosixPath(urlsplit(address.href).path).name or "file"
-
-    def opener(path: str, mode: str = "rb") -> RemoteFile:  # noqa: ARG001 - rasterio's protocol
-        if PurePosixPath(path).name != name:
-            raise FileNotFoundError(path)
-        return RemoteFile(remote)
-
-    # rasterio knows openers by the folder: one of its own for each read, as threads read side by side.
-    folder = uuid.uuid4().hex
     reason, pixels = "", None
+
     try:
         # Python files cannot be read by GDAL's own threads.
         with rasterio.Env(GDAL_NUM_THREADS="1"):
-            pixels = warp(f"{folder}/{name}", opener)
-    except (rasterio.errors.RasterioError, ValueError) as error:
-        reason = _first_line(error, f"{folder}/{name}") or "it cannot be decoded"
+            pixels = warp(lambda: _PythonFile(RemoteFile(remote), name))
+    except _UNREADABLE as error:
+        reason = _first_line(error, name) or "it cannot be decoded"
     # Whatever GDAL made of it: a file whose bytes did not all come was not read.
     if remote.failure is not None:
         raise remote.failure
@@ -249,13 +253,21 @@ def _from_zarr(
     return pixels
 
 
+class _PythonFile(FilePath):  # type: ignore[misc]
+    """A Python file that GDAL reads."""
+
+    def __init__(self, file: RemoteFile, name: str) -> None:
+        # Past rasterio's word that `opener` is to be used instead, which threads cannot.
+        super(FilePath, self).__init__(file, filename=name)
+
+
 def _through_gdal(address: Address, turn: Turn, warp: _Warp) -> npt.NDArray[Any]:
     failed = 0
     while True:
         with _heard() as lines:
             try:
-                return warp(address.href, None)
-            except (rasterio.errors.RasterioError, ValueError) as error:
+                return warp(address.href)
+            except _UNREADABLE as error:
                 failure = _gdals_failure(error, address, lines)
         if failure.kind != "transient" or not address.is_remote:
             raise failure
@@ -317,7 +329,8 @@ def _first_line(error: Exception, path: str) -> str:
     lines = str(error.__cause__ or error).splitlines()
     text = without_secrets(lines[0]) if lines else ""
     for name in (path, PurePosixPath(urlsplit(path).path).name):
-        text = text.replace(f"/vsiriopener/{name}", "it").replace(name, "it") if name else text
+        text = re.sub(rf"/vsipythonfilelike/[0-9a-f-]+/{re.escape(name)}", "it", text) if name else text
+        text = text.replace(name, "it") if name else text
     # A query may hold a signature, wherever GDAL quotes it.
     return re.sub(r"\?\S+", "", text)
 

@@ -303,6 +303,12 @@ class RemoteFile(io.RawIOBase):
     def __init__(self, remote: Remote) -> None:
         super().__init__()
         self._remote, self._at = remote, 0
+        # GDAL may open a file more than once, and rasterio makes each of these as it does with files of fsspec.
+        self.fs, self.path, self.mode = self, "", "rb"
+
+    def open(self, path: str, mode: str = "rb") -> RemoteFile:  # noqa: ARG002 - fsspec's protocol
+        """The same file once more, at its beginning."""
+        return RemoteFile(self._remote)
 
     def readable(self) -> bool:
         """Always."""

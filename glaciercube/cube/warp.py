@@ -23,14 +23,13 @@ _WAVELETS = "JP2"
 
 
 def warp_onto(
-    path: str,
+    path: str | Callable[[], Any],
     geobox: GeoBox,
     *,
     resampling: str,
     dtype: npt.DTypeLike,
     nodata: float,
     band: int = 1,
-    opener: Callable[..., Any] | None = None,
 ) -> npt.NDArray[Any]:
     """Read a file onto a geobox: ``rasterio.warp.reproject`` of one of its overviews, and nothing else.
 
@@ -40,8 +39,8 @@ def warp_onto(
 
     Parameters
     ----------
-    path : str
-        What GDAL opens.
+    path : str or callable
+        What GDAL opens; or a function that gives it anew each time, as a `rasterio.io.FilePath` is good for once.
     geobox : GeoBox
         Where the pixels go, usually one cell of the lattice.
     resampling : str
@@ -52,8 +51,6 @@ def warp_onto(
         Their value where the file has no data. It also marks missing pixels of a file that does not say how it does.
     band : int
         Which band of the file, from 1.
-    opener : callable or None
-        Opens ``path`` as a Python file, where GDAL is not to open it itself.
 
     Returns
     -------
@@ -65,11 +62,11 @@ def warp_onto(
     rasterio.errors.RasterioError
         If the file cannot be opened or read.
     """
-    with rasterio.open(path, sharing=False, opener=opener) as source:
+    with rasterio.open(path() if callable(path) else path, sharing=False) as source:
         level = _level(source, geobox, resampling, band)
         if level is None:
             return _reproject(source, geobox, resampling, np.dtype(dtype), nodata, band)
-    with rasterio.open(path, sharing=False, opener=opener, overview_level=level) as coarse:
+    with rasterio.open(path() if callable(path) else path, sharing=False, overview_level=level) as coarse:
         return _reproject(coarse, geobox, resampling, np.dtype(dtype), nodata, band)
 
 
