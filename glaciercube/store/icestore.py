@@ -187,7 +187,8 @@ class IcechunkStore:
     def handle(self) -> IcechunkHandle:
         """What workers write with."""
         with ice_errors(self._location.path), self._lock:
-            fork = pickle.dumps(self._session.fork())
+            # Of a session of its own: one that was forked can commit nothing before it is merged.
+            fork = pickle.dumps(self._repository.writable_session(BRANCH).fork())
             return IcechunkHandle(self.options, self.geobox, self._rows, fork, self._epoch, self._writing.ticket)
 
     def commit(self, written: Iterable[Written]) -> None:
