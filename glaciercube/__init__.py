@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from glaciercube.models import list_models, load_model
     from glaciercube.region import Region
     from glaciercube.sensors import LayerOptions
-    from glaciercube.store import StoreOptions, open_store
+    from glaciercube.store import StoreOptions, missing_scenes, open_store
     from glaciercube.view import plot_calendar
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "load_config",
     "load_model",
     "make_plan",
+    "missing_scenes",
     "open_store",
     "plot_calendar",
     "predict",
@@ -66,7 +67,7 @@ _ROOMS = {
     "models": ("list_models", "load_model"),
     "region": ("Region",),
     "sensors": ("LayerOptions",),
-    "store": ("StoreOptions", "open_store"),
+    "store": ("StoreOptions", "missing_scenes", "open_store"),
     "view": ("plot_calendar",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}

@@ -22,7 +22,7 @@ from glaciercube.models import load_model
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, missing_scenes, open_store, row_label
 
-FAULTS = 2000 if FULL else 200
+FAULTS = 800 if FULL else 200
 IMPATIENT = ReadOptions(attempts=8, connect_timeout=2.0, timeout=0.25, delay=0.01, budget=60.0)
 LOAD = LoadOptions(cell=32, read=IMPATIENT)
 
@@ -188,3 +188,31 @@ def test_without_credentials_a_run_does_not_end_empty(
     # Shards that no scene reaches need nothing.
     assert first["glacier_probability"].isnull().all()
     assert not (first["quality"] & 2).any()
+
+
+def test_processes_overcome_faults_and_their_tasks_show_no_secret(
+    world: World,
+    scenes: Scenes,
+    quiet: xr.DataTree,
+    catalog: Path,
+    server: FaultServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    secret = "s3cr3tT0ken"  # noqa: S105 - made up
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+    ):
+        monkeypatch.setenv("MY_TOKEN", secret)
+        mine = served(scenes, catalog, server, "bearer:$MY_TOKEN")
+        lazy = load(mine, world.region, LOAD)["sentinel2"].to_dataset()[["red", "swir16"]]
+        monkeypatch.delenv("MY_TOKEN")
+        assert secret not in repr(dict(lazy["red"].data.dask))
+        server.every, server.kinds = 3, ("503", "429", "truncated", "stalled", "reset")
+        server.choose = lambda asked: None if asked.headers.get("Authorization") == f"Bearer {secret}" else "401"
+        found = lazy.compute()
+    assert sum(server.faults.values()) > 5
+    assert not server.faults["401"]
+    for name in ("red", "swir16"):
+        np.testing.assert_array_equal(found[name], quiet["sentinel2"][name])

@@ -7,6 +7,7 @@ from glaciercube.cube.coverage import coverage
 from glaciercube.cube.load import LoadOptions, load
 from glaciercube.cube.masks import MaskOptions, looks_like_ice
 from glaciercube.cube.offset import settle_offsets
+from glaciercube.cube.retry import ReadOptions
 from glaciercube.cube.schedule import ComposeOptions, Row, schedule
 from glaciercube.cube.statistics import nan_median
 
@@ -14,6 +15,7 @@ __all__ = [
     "ComposeOptions",
     "LoadOptions",
     "MaskOptions",
+    "ReadOptions",
     "Row",
     "compose",
     "coverage",
