@@ -76,7 +76,9 @@ def test_nothing_is_read_until_asked(scenes: Scenes, world: World, monkeypatch: 
     assert all(uri.endswith("B04.tif") or "B04" in uri for uri in opened)
 
 
-def test_offset_and_offset_free_scenes_give_the_same_reflectance(catalog: Path, world: World, scenes: Scenes) -> None:
+def test_offset_and_offset_free_scenes_give_the_same_reflectance(
+    catalog: Path, world: World, scenes: Scenes, tmp_path: Path
+) -> None:
     """The duplicate shows the same ground under two baselines: once with 1000 added to its numbers, once without."""
     published = pystac.Catalog.from_file(str(catalog)).get_child("sentinel-2-l2a")
     assert published is not None
@@ -91,7 +93,7 @@ def test_offset_and_offset_free_scenes_give_the_same_reflectance(catalog: Path, 
         assert red is not None
         with rasterio.open(red) as source:
             stored[name] = source.read(1).astype(float)
-        own = _only(item, world, catalog)
+        own = _only(item, world, tmp_path / name)
         pixels[name] = load(own, world.region)["sentinel2"]["red"].isel(time=0).compute()
     both = (stored[old.id] > 0) & (stored[new] > 0)
     assert abs(np.median((stored[new] - stored[old.id])[both]) - 1000) < 60
@@ -99,9 +101,8 @@ def test_offset_and_offset_free_scenes_give_the_same_reflectance(catalog: Path, 
     assert abs(np.nanmedian(difference)) < 0.006
 
 
-def _only(item: pystac.Item, world: World, catalog: Path) -> Scenes:
+def _only(item: pystac.Item, world: World, folder: Path) -> Scenes:
     """Scenes of a catalogue that holds this one item: duplicates are resolved against nothing."""
-    folder = catalog.parent / f"only-{item.id}"
     item.make_asset_hrefs_absolute()
     lone = item.clone()
     lone.clear_links()
