@@ -21,8 +21,21 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from services import SeaweedFS
 
+from glaciercube.campaign import make_plan, run
+from glaciercube.catalog import find
 from glaciercube.errors import GridMismatchError, StoreError
-from glaciercube.store import Missing, StoreOptions, Written, ZarrStore, missing_scenes, open_reader, open_store
+from glaciercube.models import load_model
+from glaciercube.simulate.world import World
+from glaciercube.store import (
+    Missing,
+    StoreOptions,
+    Written,
+    ZarrStore,
+    missing_scenes,
+    open_reader,
+    open_store,
+    open_writer,
+)
 from glaciercube.store.objects import Location, Objects, _ObjectStore
 
 GRID = GeoBox((100, 70), Affine(20, 0, 500000, 0, -20, 6000000), "EPSG:32645")
@@ -207,30 +220,36 @@ def test_other_processes_write_and_the_driver_commits(
     np.testing.assert_allclose(found[:, 99, 0], 0.5, atol=0.002)
 
 
+@pytest.mark.parametrize("kind", ["zarr", "icechunk"])
 def test_keys_are_left_nowhere(
-    s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    s3: SeaweedFS, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: Any
 ) -> None:
     caplog.set_level(logging.DEBUG)
     for name, value in s3.environ.items():
         monkeypatch.setenv(name, value)
-    options = StoreOptions(f"{s3.url}/{uuid.uuid4()}/a.zarr", shard=64, chunk=32)
-    with make(options) as store:
+    options = StoreOptions(f"{s3.url}/{uuid.uuid4()}/a", shard=64, chunk=32, kind=kind)
+    times = xr.Dataset(coords={"time": TIMES})
+    with open_writer(options, GRID, TIMES, times, {}) as store:
         store.write(TIMES, (0, 0), *pixels((0, 0), 0.5), ["k", "k"])
         store.describe({"scenes": {}, "config": {"store": repr(options)}}, "test")
-        told = repr(store.handle()) + repr(store._location)
+        told = repr(store.handle()) + repr(vars(store))
     for entry in objects_of(options).list():
         content = objects_of(options).get(entry.key)
         assert s3.key.encode() not in content, entry.key
         assert s3.secret.encode() not in content, entry.key
     wrong = "wr0ng-" + s3.secret
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", wrong)
-    for attempt in (lambda: make(options), lambda: open_store(options.path), lambda: missing_scenes(options.path)):
+    for attempt in (
+        lambda: open_writer(options, GRID, TIMES, times, {}),
+        lambda: open_store(options.path),
+        lambda: missing_scenes(options.path),
+    ):
         with pytest.raises(StoreError, match=r"the server refuses|who you are") as failure:
             attempt()
         told += "".join(traceback.format_exception(failure.value))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unknown-" + s3.key)
     with pytest.raises(StoreError) as failure:
-        make(options)
+        open_writer(options, GRID, TIMES, times, {})
     told += "".join(traceback.format_exception(failure.value))
     told += caplog.text
     for secret in (s3.key, s3.secret, wrong):
@@ -246,3 +265,21 @@ def test_a_server_that_is_gone_is_said_to_be(monkeypatch: pytest.MonkeyPatch) ->
     options = StoreOptions("s3://cubes/a.zarr", endpoint="http://127.0.0.1:9")
     with pytest.raises(StoreError, match=r"cannot use the store s3://cubes/a.zarr .*server is up"):
         make(options)
+
+
+def test_a_campaign_gives_the_same_pixels_wherever_it_writes(
+    s3: SeaweedFS, world: World, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environ.items():
+        monkeypatch.setenv(name, value)
+    scenes = find(catalog, world.region, "2021", ["sentinel-2", "dem"])
+    bucket = f"{s3.url}/{uuid.uuid4()}"
+    paths = [str(tmp_path / "a.zarr"), f"{bucket}/a.zarr", str(tmp_path / "a.icechunk"), f"{bucket}/a.icechunk"]
+    found = []
+    for path in paths:
+        plan = make_plan(world.region, scenes, load_model("ndsi"), StoreOptions(path, shard=32, chunk=32))
+        assert (run(plan).computed, run(plan).computed) == (18, 0)
+        found.append(open_store(path).load())
+    for other in found[1:]:
+        xr.testing.assert_equal(other["glacier_probability"], found[0]["glacier_probability"])
+        xr.testing.assert_equal(other["quality"], found[0]["quality"])
