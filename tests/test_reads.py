@@ -382,6 +382,16 @@ def test_s3_says_what_kind_of_failure_it_is(server: FaultServer, fault: str, fai
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
+def test_an_object_that_ends_too_early_is_permanent(folder: Path, server: FaultServer) -> None:
+    (folder / "bucket").mkdir(exist_ok=True)
+    whole = (folder / "a.tif").read_bytes()
+    (folder / "bucket" / "cut.tif").write_bytes(whole[: len(whole) // 3])
+    driver = Driver(options=QUICK)
+    with driver.restore_env(driver.capture_env(), None), pytest.raises(ReadError) as caught:
+        read(Address("s3://bucket/cut.tif", options=s3_options(server)).uri)
+    assert caught.value.failure == "permanent"
+
+
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("remote", [False, True])
 def test_arrays_of_a_zarr_store_are_read(

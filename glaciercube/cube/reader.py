@@ -6,9 +6,6 @@ value is never made up for it.
 
 from __future__ import annotations
 
-import logging
-import re
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,12 +24,12 @@ from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio._err import CPLE_BaseError
 from rasterio.io import FilePath
 
-from glaciercube.catalog import without_secrets
 from glaciercube.cube.access import Access
 from glaciercube.cube.address import Address
 from glaciercube.cube.carried import Carried
+from glaciercube.cube.gdal import clear, failure_of, first_line, heard
 from glaciercube.cube.leaving import is_left_out
-from glaciercube.cube.retry import Failure, FailureKind, ReadOptions, Turn, kind_of_status
+from glaciercube.cube.retry import Failure, FailureKind, ReadOptions, Turn
 from glaciercube.cube.transport import Remote, RemoteFile, forget
 from glaciercube.cube.warp import warp_onto
 from glaciercube.cube.zarrays import warp_array
@@ -53,37 +50,13 @@ _File: TypeAlias = str | Callable[[], Any]
 
 # What rasterio and GDAL raise of files that make no sense.
 _UNREADABLE: Final = (rasterio.errors.RasterioError, CPLE_BaseError, ValueError, ArithmeticError)
+# How often a file that ends too early is read again.
+_CUT_OFF: Final = 3
 _REMEDIES: Final[Mapping[FailureKind, str]] = {
     "transient": "try again later, or give more time (load: {read: {attempts: ..., budget: ...}})",
     "authorisation": "check the credentials for it, or leave its scene out",
     "permanent": "check that the file is whole and reachable, or leave its scene out",
 }
-_STATUS: Final = re.compile(r"(?:response code|response_code|error code)(?: on \S+?)?[ :=]+(\d{3})\b", re.IGNORECASE)
-# What GDAL and the stores say, in lower case.
-_SAYS: Final[tuple[tuple[FailureKind, tuple[str, ...]], ...]] = (
-    (
-        "authorisation",
-        (
-            "accessdenied",
-            "access denied",
-            "invalidaccesskeyid",
-            "signaturedoesnotmatch",
-            "expiredtoken",
-            # What S3 says of these in so many words, which is all that GDAL hands on.
-            "request signature we calculated",
-            "access key id you provided",
-            "provided token",
-            "no valid aws credentials",
-            "no valid azure",
-            "no valid gcs",
-        ),
-    ),
-    (
-        "transient",
-        ("timed out", "timeout", "reset by peer", "curl error", "could not resolve", "slowdown", "got 0 bytes"),
-    ),
-    ("permanent", ("does not exist", "no such file", "not recognized", "nosuchkey", "nosuchbucket")),
-)
 
 
 def read_cell(
@@ -215,7 +188,7 @@ def _over_http(address: Address, access: Access, turn: Turn, warp: _Warp) -> npt
         with rasterio.Env(GDAL_NUM_THREADS="1"):
             pixels = warp(lambda: _PythonFile(RemoteFile(remote), name))
     except _UNREADABLE as error:
-        reason = _first_line(error, name) or "it cannot be decoded"
+        reason = first_line(error, name) or "it cannot be decoded"
     # Whatever GDAL made of it: a file whose bytes did not all come was not read.
     if remote.failure is not None:
         raise remote.failure
@@ -264,75 +237,19 @@ class _PythonFile(FilePath):  # type: ignore[misc]
 def _through_gdal(address: Address, turn: Turn, warp: _Warp) -> npt.NDArray[Any]:
     failed = 0
     while True:
-        with _heard() as lines:
+        with heard() as lines:
             try:
                 return warp(address.href)
             except _UNREADABLE as error:
-                failure = _gdals_failure(error, address, lines)
+                failure = failure_of(error, address, lines)
         if failure.kind != "transient" or not address.is_remote:
             raise failure
         failed += 1
+        if failure.garbled and failed > _CUT_OFF:
+            # Cut off on its way, or where it is kept: the second does not heal.
+            raise Failure(failure.reason, "permanent")
         turn.pause(failure, failed)
-        _clear(address.href)
-
-
-def _clear(path: str) -> None:
-    """Make GDAL forget that a file could not be opened, and what it read of it."""
-    # It forgets files under these names when a handle is closed: one is opened for that.
-    with rasterio.Env(CPL_VSIL_CURL_NON_CACHED="/vsicurl/:/vsis3/:/vsigs/:/vsiaz/:/vsioss/:/vsiswift/"):
-        try:
-            rasterio.open(path, sharing=False).close()
-        except rasterio.errors.RasterioError:
-            return
-
-
-class _Ear(logging.Handler):
-    """Keeps what rasterio logs of one thread."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
-            self.lines.append(record.getMessage())
-
-
-@contextmanager
-def _heard() -> Iterator[list[str]]:
-    """Listen to GDAL: of a failed open it tells the status by a warning only, and not in the error."""
-    ear, logger = _Ear(), logging.getLogger("rasterio")
-    logger.addHandler(ear)
-    try:
-        yield ear.lines
-    finally:
-        logger.removeHandler(ear)
-
-
-def _gdals_failure(error: Exception, address: Address, heard: list[str]) -> Failure:
-    texts = [*heard] if address.is_remote else []
-    at: BaseException | None = error
-    while at is not None:
-        texts.append(str(at))
-        at = at.__cause__ or at.__context__
-    said = " ".join(texts).lower()
-    reason = _first_line(error, address.href) or "it cannot be decoded"
-    if status := _STATUS.findall(said):
-        return Failure(f"the server answers {status[-1]}", kind_of_status(int(status[-1])))
-    unknown: FailureKind = "permanent"
-    kind = next((kind for kind, words in _SAYS if any(word in said for word in words)), unknown)
-    return Failure(reason, kind)
-
-
-def _first_line(error: Exception, path: str) -> str:
-    lines = str(error.__cause__ or error).splitlines()
-    text = without_secrets(lines[0]) if lines else ""
-    for name in (path, PurePosixPath(urlsplit(path).path).name):
-        text = re.sub(rf"/vsipythonfilelike/[0-9a-f-]+/{re.escape(name)}", "it", text) if name else text
-        text = text.replace(name, "it") if name else text
-    # A query may hold a signature, wherever GDAL quotes it.
-    return re.sub(r"\?\S+", "", text)
+        clear(address.href)
 
 
 def _error(address: Address, failure: Failure) -> ReadError:

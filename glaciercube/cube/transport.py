@@ -11,7 +11,6 @@ import os
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,80 +20,17 @@ import requests
 from glaciercube.catalog.hush import hide
 from glaciercube.cube.access import Access
 from glaciercube.cube.address import Address
+from glaciercube.cube.blocks import BLOCK, Cache, Gates
 from glaciercube.cube.carried import gdal_option
 from glaciercube.cube.retry import Failure, Turn, kind_of_status, retry_after
 from glaciercube.errors import GlaciercubeError
 
 __all__ = ["Remote", "RemoteFile", "forget"]
 
-# What is fetched at once at least: headers of cloud-optimised files fit in a few of these.
-BLOCK: Final = 1 << 15
-# Bytes of all files that this process keeps, so that the header of a file is fetched once for all its cells.
-CACHE_BYTES: Final = 64 << 20
-# Seconds after which a file is looked at anew.
-_FRESH: Final = 600.0
 _RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
-class _Cache:
-    """Blocks of files, the least lately used dropped first."""
-
-    def __init__(self) -> None:
-        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._facts: dict[str, tuple[int, str, float]] = {}
-        self._lock, self._size = threading.Lock(), 0
-
-    def facts(self, href: str) -> tuple[int, str] | None:
-        """Size and validator (ETag or date) of a file, if it was looked at lately."""
-        with self._lock:
-            size, validator, when = self._facts.get(href, (0, "", -_FRESH))
-            return (size, validator) if time.monotonic() - when < _FRESH else None
-
-    def learn(self, href: str, size: int, validator: str) -> None:
-        with self._lock:
-            self._facts[href] = (size, validator, time.monotonic())
-
-    def get(self, href: str, block: int) -> bytes | None:
-        with self._lock:
-            found = self._blocks.get((href, block))
-            if found is not None:
-                self._blocks.move_to_end((href, block))
-            return found
-
-    def put(self, href: str, first: int, content: bytes) -> None:
-        with self._lock:
-            for index in range(0, len(content), BLOCK):
-                key, part = (href, first + index // BLOCK), content[index : index + BLOCK]
-                self._size += len(part) - len(self._blocks.pop(key, b""))
-                self._blocks[key] = part
-            while self._size > CACHE_BYTES:
-                self._size -= len(self._blocks.popitem(last=False)[1])
-
-    def drop(self, href: str | None) -> None:
-        with self._lock:
-            for known in [known for known in self._facts if href in (None, known)]:
-                del self._facts[known]
-            for key in [key for key in self._blocks if href in (None, key[0])]:
-                self._size -= len(self._blocks.pop(key))
-
-
-class _Gates:
-    """Servers that asked this process to wait, whichever of its threads they told."""
-
-    def __init__(self) -> None:
-        self._until: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def shut(self, origin: str, seconds: float) -> None:
-        with self._lock:
-            self._until[origin] = max(self._until.get(origin, 0.0), time.monotonic() + seconds)
-
-    def left(self, origin: str) -> float:
-        with self._lock:
-            return self._until.get(origin, 0.0) - time.monotonic()
-
-
-_cache, _gates = _Cache(), _Gates()
+_cache, _gates = Cache(), Gates()
 _local = threading.local()
 
 
