@@ -79,7 +79,7 @@ def test_of_many_who_try_at_once_one_gets_it(place: Location) -> None:
 
 def test_an_expired_lease_can_be_taken_and_a_live_one_cannot(place: Location, elsewhere: Callable[..., Holder]) -> None:
     elsewhere(place)
-    with pytest.raises(StoreError, match=r"being written by eve@far \(pid 7\) until .*takeover=True"):
+    with pytest.raises(StoreError, match=r"being written by eve@far \(pid 7\) until .*takeover: true"):
         Lease(place, FOLDER)
     # Clocks may disagree by a little.
     elsewhere(place, until=time.time() - SKEW / 2)

@@ -94,18 +94,10 @@ def explain(plan: Plan) -> Explanation:
     )
 
 
-def done_of(plan: Plan, *, retry_missing: bool = False) -> list[tuple[str, tuple[int, int], str]]:
-    """What the plan's store holds already: row, shard and key of each mark that still has its shards.
-
-    Parameters
-    ----------
-    plan : Plan
-        From `make_plan`.
-    retry_missing : bool
-        True if shards that were made without some scenes do not count.
-    """
+def done_of(plan: Plan) -> list[tuple[str, tuple[int, int], str]]:
+    """What the plan's store holds already: row, shard and key of each mark that still has its shards."""
     store = open_reader(plan.store, plan.region.geobox)
-    return [] if store is None else list(store.done(lacking=not retry_missing))
+    return [] if store is None else list(store.done())
 
 
 def _layers(plan: Plan) -> dict[int, int]:

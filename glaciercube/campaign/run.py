@@ -9,18 +9,17 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import xarray as xr
 
-from glaciercube.campaign.explain import done_of
+from glaciercube.campaign.lacking import Reading, computed
 from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.campaign.reading import Reading, computed
 from glaciercube.cube import compose, load
 from glaciercube.errors import ReadError, require
 from glaciercube.inference import BlockOptions, block_window, check_cube, encode_block, predict_block
 from glaciercube.inference.lazy import block_variables
-from glaciercube.store import Missing, Store, open_writer
+from glaciercube.store import Check, Missing, Store, open_writer
 
 __all__ = ["Outcome", "RunOptions", "run"]
 
@@ -43,6 +42,10 @@ class RunOptions:
         Show a progress bar.
     retry_missing : bool
         Do those shards again, too, that were made without some scenes because they could not be read.
+    check : {"size", "sha256", "none"}
+        How what the store holds is held against what was recorded; see `glaciercube.store.Store.done`.
+    takeover : bool
+        Take the store from a run that has died on another machine, before its lease ends.
     """
 
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -50,10 +53,14 @@ class RunOptions:
     block: BlockOptions = field(default_factory=BlockOptions)
     progress: bool = False
     retry_missing: bool = False
+    check: Check = "size"
+    takeover: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("threads", self.threads), ("dates", self.dates)):
             require(value >= 1, f"{name} {value} is not a number of {name}", "give 1 or more")
+        known = get_args(Check)
+        require(self.check in known, f"{self.check!r} is no check of a store", f"give one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -105,15 +112,15 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
     GridMismatchError
         If the store was made with another grid.
     StoreError
-        If the store cannot be written; the run stops, and what was written stays.
+        If the store cannot be written, and then the run stops and what was written stays; if another run writes to it.
     ReadError
         If files could not be read; everything else was finished.
     """
     options = options or RunOptions()
     cube = check_cube(compose(load(plan.scenes, plan.region, plan.load), plan.compose), plan.model.contract)
     extra, attrs = _per_row(cube), _attributes(plan)
-    with open_writer(plan.store, plan.region.geobox, plan.times, extra, attrs) as store:
-        units = list(plan.units(done_of(plan, retry_missing=options.retry_missing)))
+    with open_writer(plan.store, plan.region.geobox, plan.times, extra, attrs, takeover=options.takeover) as store:
+        units = list(plan.units(store.done(options.check, lacking=not options.retry_missing)))
         modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
         store.describe(
             {

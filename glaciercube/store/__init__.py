@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glaciercube.store.axis import provenance_of
-from glaciercube.store.base import Handle, Store, Written, row_label
+from glaciercube.store.base import Check, Handle, Store, Written, row_label
 from glaciercube.store.layout import StoreOptions
 from glaciercube.store.ledger import Ledger, Mark
 from glaciercube.store.missing import Missing
@@ -11,6 +11,7 @@ from glaciercube.store.opening import missing_scenes, open_reader, open_store, o
 from glaciercube.store.zarrstore import ZarrStore
 
 __all__ = [
+    "Check",
     "Handle",
     "Ledger",
     "Mark",

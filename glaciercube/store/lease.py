@@ -275,7 +275,7 @@ def _read(objects: Objects, folder: str, number: int) -> Holder | None:
 def _held(path: str, holder: Holder | None) -> StoreError:
     return StoreError(
         f"the store {path} is being written by {holder or 'somebody else'}",
-        "wait until that run ends, or take the store over with takeover=True if it has died",
+        "wait until that run ends; if it has died, take the store over (run: {takeover: true})",
     )
 
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import xarray as xr
 
 from glaciercube.campaign.plan import Plan
-from glaciercube.cube.address import Address
-from glaciercube.cube.leaving import leaving_out
-from glaciercube.cube.reader import is_readable
 from glaciercube.errors import ReadError
+from glaciercube.reading.address import Address
+from glaciercube.reading.leaving import leaving_out
+from glaciercube.reading.reader import is_readable
 from glaciercube.store import Missing
 
 __all__ = ["Reading", "computed"]
