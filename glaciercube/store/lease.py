@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 DURATION: Final = 120.0
 _RENEWALS: Final = 4
 SKEW: Final = 30.0
+_UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Holder:
     @property
     def dead(self) -> bool:
         """True if it is known to have ended: it ran here, and does not any more."""
-        return bool(self.machine) and self.machine == _machine() and _born(self.pid) != self.born
+        return bool(self.machine) and self.machine == _machine() and _born(self.pid) not in {self.born, _UNKNOWN}
 
     def __str__(self) -> str:
         this = ", this process" if (self.pid, self.born, self.machine) == _self() else ""
@@ -291,23 +292,37 @@ def _self() -> tuple[int, str, str]:
 
 
 def _machine() -> str:
-    """Boot and namespace of processes; empty where the system does not say."""
+    """Boot and namespace of processes, and the host; empty where a pid of another process says nothing."""
+    host = socket.gethostname()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot}.{Path('/proc/self/ns/pid').readlink()}.{socket.gethostname()}"
+        return f"{boot}.{Path('/proc/self/ns/pid').readlink()}.{host}"
     except OSError:
-        return ""
+        return host if os.name == "posix" and not Path("/proc").exists() else ""
 
 
 def _born(pid: int) -> str:
-    """When a process began, in ticks since the boot; empty if there is none."""
+    """When a process began, in ticks since the boot; `_UNKNOWN` if it lives and that is not said; empty if it ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
+        # Other users' processes may be hidden.
+        return _UNKNOWN if _lives(pid) else ""
     # Field 22; the second is the program's name in brackets, which may hold anything. A zombie writes no more.
     fields = text.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def _lives(pid: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _user() -> str:
