@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from scipy.ndimage import gaussian_filter
 
-from glaciercube.cube.request import Request
+from glaciercube.reading.request import Request
 from glaciercube.sensors import BandSource
 
 # Off the whole kilometres, and of odd size: overviews then are not exactly twice as coarse.

@@ -22,10 +22,11 @@ from rasters import COLUMNS, CRS, NORTH, PIXEL, ROWS, WEST, make, request_of
 from glaciercube.campaign import make_plan
 from glaciercube.catalog import Scenes, find
 from glaciercube.config import parse_config
-from glaciercube.cube import LoadOptions, backend_odc, backend_stackstac, load
-from glaciercube.cube.request import Request
+from glaciercube.cube import LoadOptions, load
 from glaciercube.errors import ConfigError, CubeError, ReadError
 from glaciercube.models import load_model
+from glaciercube.reading import backend_odc, backend_stackstac
+from glaciercube.reading.request import Request
 from glaciercube.region import Region
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions

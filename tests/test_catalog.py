@@ -151,6 +151,8 @@ def test_unreadable_catalogues(tmp_path: Path, world: World) -> None:
 )
 def test_intervals_include_their_ends(text: str, first: str, last: str) -> None:
     begin, end = parse_interval(text)
+    assert begin is not None
+    assert end is not None
     assert begin.isoformat().startswith(first)
     assert end.isoformat().startswith(last)
 

@@ -20,9 +20,9 @@ from odc.geo.geobox import GeoBox
 from glaciercube.catalog import Scenes, find
 from glaciercube.cube import ComposeOptions, LoadOptions, compose, load, nan_median, schedule
 from glaciercube.cube.north import grid_north
-from glaciercube.cube.reader import Driver
 from glaciercube.cube.terrain import hillshade, terrain_variables
 from glaciercube.errors import CubeError, ReadError
+from glaciercube.reading.reader import Driver
 from glaciercube.region import Region
 from glaciercube.simulate.world import World
 

@@ -14,11 +14,11 @@ from fault_server import KINDS, FaultServer, serve
 from glaciercube.campaign import Plan, RunOptions, make_plan, run
 from glaciercube.catalog import Scenes, find
 from glaciercube.cube import LoadOptions, compose, load
-from glaciercube.cube.retry import ReadOptions
-from glaciercube.cube.transport import forget
 from glaciercube.errors import ReadError
 from glaciercube.inference import predict
 from glaciercube.models import load_model
+from glaciercube.reading.retry import ReadOptions
+from glaciercube.reading.transport import forget
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, missing_scenes, open_store, row_label
 

@@ -19,18 +19,18 @@ from pyproj.transformer import TransformerGroup
 
 from glaciercube.catalog import SensorOptions, find
 from glaciercube.cube import LoadOptions, load
-from glaciercube.cube.distortion import layover_and_shadow
 from glaciercube.cube.radar import RadarOptions
 from glaciercube.errors import BandError, ConfigError, ReadError
 from glaciercube.region import Region
+from glaciercube.rtc.distortion import layover_and_shadow
 from glaciercube.simulate.cog import write_cog
 
 pytest.importorskip("sarsen", reason="the extra sarsen is not installed")
 
 from synthetic_safe import EPSG, GAMMA, MIDDLE, NAME, earth_centred, look, write_safe
 
-from glaciercube.cube.grd import RtcOptions, terrain_correct
-from glaciercube.cube.rtc import make_rtc
+from glaciercube.rtc.publish import make_rtc
+from glaciercube.rtc.terrain_correct import RtcOptions, terrain_correct
 
 SIDE = 2400.0  # m of the image, without its rim
 TARGETS = ((-700.0, 620.0), (560.0, -480.0), (330.0, 10.0))

@@ -22,13 +22,14 @@ from odc.geo.geobox import GeoBox
 from glaciercube.campaign import explain, make_plan, run
 from glaciercube.catalog import Scenes, SensorOptions, find
 from glaciercube.config import parse_config
-from glaciercube.cube import ComposeOptions, LoadOptions, backend_odc, compose, load
+from glaciercube.cube import ComposeOptions, LoadOptions, compose, load
 from glaciercube.cube.load import _BACKENDS
-from glaciercube.cube.request import Request
 from glaciercube.errors import BandError, CatalogError, ConfigError, EmptySearchError
 from glaciercube.models import load_model
 from glaciercube.models.base import GlacierModule, Masked, Model
 from glaciercube.models.contract import Contract, Modality
+from glaciercube.reading import backend_odc
+from glaciercube.reading.request import Request
 from glaciercube.sensors import Layer, LayerOptions, resolve_bands
 from glaciercube.simulate.cog import write_cog
 from glaciercube.simulate.world import World

@@ -14,9 +14,10 @@ import rasterio
 from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes, SensorOptions, find
-from glaciercube.cube import backend_odc, load, settle_offsets
+from glaciercube.cube import load, settle_offsets
 from glaciercube.cube.offset import Look, judge
-from glaciercube.cube.reader import Driver
+from glaciercube.reading import backend_odc
+from glaciercube.reading.reader import Driver
 from glaciercube.region import Region
 from glaciercube.simulate.clouds import WATER_CLOUD
 from glaciercube.simulate.scene import SceneOptions, draw_scene

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from rasters import CRS, NORTH, PIXEL, WEST, Made, make, request_of, warped
 
-from glaciercube.cube import backend_odc, backend_stackstac
-from glaciercube.cube.request import _resampling
-from glaciercube.cube.warp import choose_overview, overview_factor, warp_onto
+from glaciercube.reading import backend_odc, backend_stackstac
+from glaciercube.reading.request import _resampling
+from glaciercube.reading.warp import choose_overview, overview_factor, warp_onto
 
 CELL, SIZE = 48, 80
 RESOLUTIONS = (10, 14, 19, 20, 21, 60, 300)

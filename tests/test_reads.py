@@ -21,14 +21,14 @@ from conftest import FULL
 from fault_server import Asked, FaultServer, serve
 from odc.geo.geobox import GeoBox
 
-import glaciercube.cube.access as access_module
-from glaciercube.cube.address import Address
-from glaciercube.cube.carried import Carried
-from glaciercube.cube.leaving import leaving_out
-from glaciercube.cube.reader import Driver, is_readable, read_cell
-from glaciercube.cube.retry import ReadOptions, kind_of_status, retry_after
-from glaciercube.cube.transport import forget
+import glaciercube.reading.access as access_module
 from glaciercube.errors import CatalogError, ReadError
+from glaciercube.reading.address import Address
+from glaciercube.reading.carried import Carried
+from glaciercube.reading.leaving import leaving_out
+from glaciercube.reading.reader import Driver, is_readable, read_cell
+from glaciercube.reading.retry import ReadOptions, kind_of_status, retry_after
+from glaciercube.reading.transport import forget
 
 CELL = GeoBox((128, 128), rasterio.Affine(10, 0, 500_403, 0, -10, 6_999_597), "EPSG:32606")
 QUICK = ReadOptions(attempts=4, connect_timeout=1.0, timeout=0.25, delay=0.01, budget=20.0)

@@ -19,9 +19,9 @@ from services import Nginx, SeaweedFS, StacApi
 from glaciercube.campaign import make_plan, run
 from glaciercube.catalog import Scenes, find
 from glaciercube.cube import LoadOptions, compose, load
-from glaciercube.cube.retry import ReadOptions
 from glaciercube.errors import ReadError
 from glaciercube.models import load_model
+from glaciercube.reading.retry import ReadOptions
 from glaciercube.region import Region
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, open_store

@@ -23,11 +23,12 @@ from odc.geo.xr import xr_coords
 from pyproj import Transformer
 
 from glaciercube.catalog import Scenes, find
-from glaciercube.cube import backend_odc, load
+from glaciercube.cube import load
 from glaciercube.cube.ground import load_ground
 from glaciercube.cube.native import lay_out, open_native
-from glaciercube.cube.request import Request
 from glaciercube.cube.terrain import terrain_variables
+from glaciercube.reading import backend_odc
+from glaciercube.reading.request import Request
 from glaciercube.region import Region
 from glaciercube.sensors import get_sensor
 from glaciercube.simulate.dem import COLUMNS, DemTile

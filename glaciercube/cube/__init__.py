@@ -7,9 +7,9 @@ from glaciercube.cube.coverage import coverage
 from glaciercube.cube.load import LoadOptions, load
 from glaciercube.cube.masks import MaskOptions, looks_like_ice
 from glaciercube.cube.offset import settle_offsets
-from glaciercube.cube.retry import ReadOptions
 from glaciercube.cube.schedule import ComposeOptions, Row, schedule
 from glaciercube.cube.statistics import nan_median
+from glaciercube.reading.retry import ReadOptions
 
 __all__ = [
     "ComposeOptions",

@@ -20,9 +20,9 @@ from glaciercube.catalog import Scenes
 from glaciercube.cube.interpolate import MEASURED, SEA_LEVEL, VOID, Rows, Window, interpolate
 from glaciercube.cube.native import Mosaic, Native, WindowPlan, chunks_of, direct_elevation, lay_out, open_native
 from glaciercube.cube.north import lonlat, north_at
-from glaciercube.cube.request import Backend
 from glaciercube.cube.terrain import TERRAIN_HALO, terrain_variables
 from glaciercube.cube.tiles import METRES_PER_DEGREE
+from glaciercube.reading.request import Backend
 from glaciercube.region import geographic_bounds
 from glaciercube.region.bounds import search_boxes
 from glaciercube.sensors import Sensor

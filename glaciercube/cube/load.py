@@ -9,13 +9,13 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
-from glaciercube.cube import backend_odc, backend_stackstac
 from glaciercube.cube.ground import load_ground
 from glaciercube.cube.radar import RadarOptions, load_radar
-from glaciercube.cube.request import Backend, Request
-from glaciercube.cube.retry import ReadOptions
 from glaciercube.cube.series import load_series
 from glaciercube.errors import CubeError, require
+from glaciercube.reading import backend_odc, backend_stackstac
+from glaciercube.reading.request import Backend, Request
+from glaciercube.reading.retry import ReadOptions
 from glaciercube.region import Region
 from glaciercube.sensors import Layer
 
@@ -35,7 +35,7 @@ class LoadOptions:
         places a pixel within an eighth of a pixel.
     backend : str
         ``"odc"`` (odc-stac) or ``"stackstac"``, which must be installed. Both lay out layers, mosaics and chunks, and
-        read each cell with the same `glaciercube.cube.warp.warp_onto`: their pixels are equal bit for bit, on the
+        read each cell with the same `glaciercube.reading.warp.warp_onto`: their pixels are equal bit for bit, on the
         files' own grid and on any other. stackstac's own reader, which is not used, is equal on the files' own grid
         and differs elsewhere: on grids of 14 to 60 m from 10 m pixels by at most 5 % of the range of values, 0.6 % on
         average (measured in tests/test_backends.py), since it reads no overview.

@@ -18,8 +18,8 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube.interpolate import MEASURED, SEA_LEVEL, VOID, Rows, Window
-from glaciercube.cube.request import Backend, requests
 from glaciercube.cube.tiles import Cell, Layer, Strip, Tile, absent_cells, layers, neighbours
+from glaciercube.reading.request import Backend, requests
 from glaciercube.region import Bounds, split_bounds
 from glaciercube.sensors import Sensor
 

@@ -19,9 +19,9 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from glaciercube.catalog import Scenes
-from glaciercube.cube import backend_odc
-from glaciercube.cube.request import requests
 from glaciercube.errors import GlaciercubeError
+from glaciercube.reading import backend_odc
+from glaciercube.reading.request import requests
 from glaciercube.region import Region
 from glaciercube.sensors import BandSource, get_sensor
 from glaciercube.sensors.sentinel2 import BASELINE_OFFSET, QUANTIFICATION

@@ -18,10 +18,10 @@ from odc.geo.geom import Geometry
 from glaciercube.catalog import Scenes
 from glaciercube.cube.coverage import with_coverage
 from glaciercube.cube.neighbours import with_neighbours
-from glaciercube.cube.request import Backend
 from glaciercube.cube.series import Layers, check_labels, join_layers, read_layers
 from glaciercube.cube.speckle import EDGE_WIDTH, border_noise, lee_filter, local_mean, mean_of_layers
 from glaciercube.errors import require
+from glaciercube.reading.request import Backend
 from glaciercube.sensors import Sensor, decibel
 from glaciercube.sensors.sentinel1 import CO_POLARIZED, PLATFORM_DB, POLARIZATIONS
 

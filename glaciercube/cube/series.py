@@ -12,8 +12,8 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube.coverage import with_coverage
-from glaciercube.cube.request import Backend, requests
 from glaciercube.errors import CubeError
+from glaciercube.reading.request import Backend, requests
 from glaciercube.sensors import Sensor
 
 __all__ = ["Layers", "check_labels", "join_layers", "load_series", "read_layers"]

@@ -67,7 +67,7 @@ class Sentinel1:
     # A scene has one pair or a single one, so that no band is required by itself; `facts` asks for a co-polarised one.
     bands: tuple[Band, ...] = (
         *(Band(name, (name, name.upper()), "float32", -32768, required=False) for name in POLARIZATIONS),
-        # Published by `glaciercube.cube.rtc.make_rtc`, and read when asked for.
+        # Published by `glaciercube.rtc.make_rtc`, and read when asked for.
         Band("local_incidence", ("local_incidence",), "float32", float("nan"), required=False, default=False),
         Band("layover_shadow", ("layover_shadow",), "uint8", 0, categorical=True, required=False, default=False),
     )
@@ -208,5 +208,5 @@ def _refuse_raw(item: pystac.Item) -> None:
         raise BandError(
             f"scene {item.id} is raw Sentinel-1 {kind}, uncalibrated and without a usable map grid",
             "use a terrain-corrected collection such as sentinel-1-rtc, or make one from the SAFE product with "
-            "glaciercube.cube.rtc.make_rtc",
+            "glaciercube.rtc.make_rtc",
         )

@@ -23,8 +23,8 @@ from rasterio.enums import Resampling
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from glaciercube.cube.address import Address
-from glaciercube.cube.retry import Failure
+from glaciercube.reading.address import Address
+from glaciercube.reading.retry import Failure
 
 __all__ = ["warp_array"]
 
@@ -43,7 +43,7 @@ def warp_array(
     nodata: float,
     fetch: Fetch | None = None,
 ) -> npt.NDArray[Any]:
-    """Read an array of a Zarr store onto a geobox; see `glaciercube.cube.warp.warp_onto`.
+    """Read an array of a Zarr store onto a geobox; see `glaciercube.reading.warp.warp_onto`.
 
     Its grid is that of the coordinate arrays ``x`` and ``y`` beside it, which hold pixel centres, else the address's;
     its CRS is the address's.

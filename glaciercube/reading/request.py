@@ -11,8 +11,8 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
-from glaciercube.cube.address import Address
-from glaciercube.cube.retry import ReadOptions
+from glaciercube.reading.address import Address
+from glaciercube.reading.retry import ReadOptions
 from glaciercube.sensors import BandSource, Sensor
 
 __all__ = ["Backend", "Request", "requests"]

@@ -16,9 +16,9 @@ import rasterio
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from glaciercube.cube.grd import RtcOptions, terrain_correct
 from glaciercube.errors import CatalogError, ReadError
 from glaciercube.region import Region
+from glaciercube.rtc.terrain_correct import RtcOptions, terrain_correct
 from glaciercube.sensors.sentinel1 import POLARIZATIONS
 
 __all__ = ["COLLECTION", "make_rtc"]
@@ -50,7 +50,7 @@ def make_rtc(
     folder : str or Path
         The catalogue's; made if missing, added to otherwise. The same product again replaces its scene.
     options : RtcOptions or None
-        See `glaciercube.cube.grd.terrain_correct`.
+        See `glaciercube.rtc.terrain_correct.terrain_correct`.
 
     Returns
     -------

@@ -25,16 +25,16 @@ from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from glaciercube.cube.reader import Driver
-from glaciercube.cube.request import Request
 from glaciercube.errors import ConfigError, CubeError
+from glaciercube.reading.reader import Driver
+from glaciercube.reading.request import Request
 from glaciercube.sensors import BandSource, item_time
 
 __all__ = ["read"]
 
 
 def read(request: Request) -> xr.Dataset:
-    """Lay a request's layers on its grid, lazily; see `glaciercube.cube.request.Backend`.
+    """Lay a request's layers on its grid, lazily; see `glaciercube.reading.request.Backend`.
 
     Raises
     ------

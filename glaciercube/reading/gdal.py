@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import rasterio
 
 from glaciercube.catalog import without_secrets
-from glaciercube.cube.address import Address
-from glaciercube.cube.retry import Failure, FailureKind, kind_of_status
+from glaciercube.reading.address import Address
+from glaciercube.reading.retry import Failure, FailureKind, kind_of_status
 
 __all__ = ["clear", "failure_of", "first_line", "heard"]
 

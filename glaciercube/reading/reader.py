@@ -24,16 +24,16 @@ from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio._err import CPLE_BaseError
 from rasterio.io import FilePath
 
-from glaciercube.cube.access import Access
-from glaciercube.cube.address import Address
-from glaciercube.cube.carried import Carried
-from glaciercube.cube.gdal import clear, failure_of, first_line, heard
-from glaciercube.cube.leaving import is_left_out
-from glaciercube.cube.retry import Failure, FailureKind, ReadOptions, Turn
-from glaciercube.cube.transport import Remote, RemoteFile, forget
-from glaciercube.cube.warp import warp_onto
-from glaciercube.cube.zarrays import warp_array
 from glaciercube.errors import ReadError
+from glaciercube.reading.access import Access
+from glaciercube.reading.address import Address
+from glaciercube.reading.carried import Carried
+from glaciercube.reading.gdal import clear, failure_of, first_line, heard
+from glaciercube.reading.leaving import is_left_out
+from glaciercube.reading.retry import Failure, FailureKind, ReadOptions, Turn
+from glaciercube.reading.transport import Remote, RemoteFile, forget
+from glaciercube.reading.warp import warp_onto
+from glaciercube.reading.zarrays import warp_array
 
 __all__ = ["Driver", "is_readable", "read_cell"]
 

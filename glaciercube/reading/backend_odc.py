@@ -5,14 +5,14 @@ from __future__ import annotations
 import odc.stac
 import xarray as xr
 
-from glaciercube.cube.reader import Driver
-from glaciercube.cube.request import Request
+from glaciercube.reading.reader import Driver
+from glaciercube.reading.request import Request
 
 __all__ = ["read"]
 
 
 def read(request: Request) -> xr.Dataset:
-    """Lay a request's layers on its grid, lazily; see `glaciercube.cube.request.Backend`."""
+    """Lay a request's layers on its grid, lazily; see `glaciercube.reading.request.Backend`."""
     nodata = {band.band: float("nan") if band.nodata is None else band.nodata for band in request.bands}
     assets = {band.band: {"data_type": band.dtype, "nodata": nodata[band.band]} for band in request.bands}
     raw: xr.Dataset = odc.stac.load(

@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 import requests
 
 from glaciercube.catalog.hush import hide
-from glaciercube.cube.access import Access
-from glaciercube.cube.address import Address
-from glaciercube.cube.blocks import BLOCK, Cache, Gates
-from glaciercube.cube.carried import gdal_option
-from glaciercube.cube.retry import Failure, Turn, kind_of_status, retry_after
 from glaciercube.errors import GlaciercubeError
+from glaciercube.reading.access import Access
+from glaciercube.reading.address import Address
+from glaciercube.reading.blocks import BLOCK, Cache, Gates
+from glaciercube.reading.carried import gdal_option
+from glaciercube.reading.retry import Failure, Turn, kind_of_status, retry_after
 
 __all__ = ["Remote", "RemoteFile", "forget"]
 

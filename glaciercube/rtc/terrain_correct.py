@@ -17,9 +17,9 @@ from pyproj import Transformer
 from pyproj.exceptions import ProjError
 from rasterio.warp import Resampling, reproject
 
-from glaciercube.cube.distortion import layover_and_shadow
 from glaciercube.errors import BandError, ConfigError, ReadError, require
 from glaciercube.region import Region
+from glaciercube.rtc.distortion import layover_and_shadow
 from glaciercube.sensors.sentinel1 import LAYOVER, OBSERVED, POLARIZATIONS, SHADOW
 
 __all__ = ["RtcOptions", "terrain_correct"]
