@@ -23,6 +23,7 @@ from glaciercube.catalog.resolve import resolve
 from glaciercube.cube import ComposeOptions, LoadOptions, compose, coverage, load
 from glaciercube.errors import BandError
 from glaciercube.region import Region
+from glaciercube.region.sun import sun_position
 from glaciercube.sensors import Sentinel2, get_sensor, resolve_bands
 from glaciercube.simulate.cog import write_cog
 from glaciercube.simulate.world import World
@@ -61,8 +62,8 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "s2:processing_baseline": "02.12",
             "view:incidence_angle": 7.5,
             "view:azimuth": 112.7,
-            "view:sun_azimuth": 160.0,
-            "view:sun_elevation": 40.0,
+            "view:sun_azimuth": 170.0,
+            "view:sun_elevation": 48.0,
         },
         collection="sentinel-2-l2a",
     )
@@ -169,9 +170,114 @@ def test_the_declared_scale_counts() -> None:
 
 def test_angles_are_coordinates_along_time(pyramid: Path) -> None:
     node, _ = _loaded(pyramid, 60.0)
-    for name, value in (("view_zenith", 7.5), ("view_azimuth", 112.7), ("sun_azimuth", 160.0), ("sun_elevation", 40.0)):
+    for name, value in (("view_zenith", 7.5), ("view_azimuth", 112.7), ("sun_azimuth", 170.0), ("sun_elevation", 48.0)):
         assert float(node[name]) == pytest.approx(value)
         assert node[name].attrs["units"] == "degree"
+
+
+# The sun. Almanac's: Michalsky (1988), Solar Energy 40, 227-235, good for 0.01 degrees.
+
+
+def _almanac(when: dt.datetime, longitude: float, latitude: float) -> tuple[float, float]:
+    days = (when - dt.datetime(2000, 1, 1, 12, tzinfo=dt.UTC)).total_seconds() / 86400
+    anomaly = np.radians(357.528 + 0.9856003 * days)
+    along = np.radians(280.46 + 0.9856474 * days + 1.915 * np.sin(anomaly) + 0.02 * np.sin(2 * anomaly))
+    tilt = np.radians(23.439 - 4e-7 * days)
+    ascension = np.arctan2(np.cos(tilt) * np.sin(along), np.cos(along))
+    declination = np.arcsin(np.sin(tilt) * np.sin(along))
+    hours = when.hour + when.minute / 60 + when.second / 3600
+    angle = np.radians(15 * (6.697375 + 0.0657098242 * days + hours) + longitude) - ascension
+    high = np.radians(latitude)
+    up = np.sin(high) * np.sin(declination) + np.cos(high) * np.cos(declination) * np.cos(angle)
+    north = np.cos(high) * np.sin(declination) - np.sin(high) * np.cos(declination) * np.cos(angle)
+    return float(np.degrees(np.arctan2(-np.cos(declination) * np.sin(angle), north)) % 360), float(
+        np.degrees(np.arcsin(up))
+    )
+
+
+def test_the_sun_is_right_to_1_3_degrees_everywhere() -> None:
+    for latitude in (-75.0, -50.0, -10.0, 0.0, 30.0, 46.0, 80.0):
+        for day in range(0, 366, 5):
+            when = dt.datetime(2024, 1, 1, 10, 30, tzinfo=dt.UTC) + dt.timedelta(days=day)
+            (towards, high), (azimuth, elevation) = (made(when, 12.0, latitude) for made in (sun_position, _almanac))
+            assert abs(high - elevation) < 1.3
+            assert abs((towards - azimuth + 180) % 360 - 180) * np.cos(np.radians(elevation)) < 1.3
+
+
+def _recorded_sentinel2(folder: Path) -> list[pystac.Item]:
+    paths = sorted((folder / "stac_recorded").glob("*/sentinel-2*/items/*.json"))
+    return [pystac.Item.from_dict(json.loads(path.read_text()), migrate=False) for path in paths]
+
+
+def _when_and_where(item: pystac.Item) -> tuple[dt.datetime, float, float]:
+    """Start of the datastrip, where the item names it (ESA's datatakes begin some minutes earlier), and the middle."""
+    strip = item.properties.get("s2:datastrip_id", item.properties.get("eopf:datastrip_id", ""))
+    named = re.search(r"_S(\d{8}T\d{6})_", strip)
+    when = dt.datetime.strptime(named[1] + "Z", "%Y%m%dT%H%M%S%z") if named else item.datetime
+    assert when is not None
+    assert item.bbox is not None
+    return when, (item.bbox[0] + item.bbox[2]) / 2, (item.bbox[1] + item.bbox[3]) / 2
+
+
+def test_the_sun_of_every_recorded_item_is_where_the_sun_was(real_data: Path) -> None:
+    items = _recorded_sentinel2(real_data)
+    assert len(items) > 30
+    corrected = {}
+    for item in items:
+        facts = Sentinel2().facts(item)
+        azimuth, elevation = _almanac(*_when_and_where(item))
+        assert facts.sun_elevation == pytest.approx(elevation, abs=2.0), item.id
+        assert facts.sun_azimuth == pytest.approx(azimuth, abs=5.0), item.id
+        if "sun_by" in facts.notes:
+            corrected[item.id[:38]] = (facts.notes["sun_by"], round(90 - item.properties["view:sun_elevation"], 3))
+            assert facts.sun_elevation == pytest.approx(90 - item.properties["view:sun_elevation"])
+            assert facts.notes["sun_stated"][1] == item.properties["view:sun_elevation"]
+    # Two items of CDSE give the zenith distance as the elevation, and nobody else errs.
+    assert {name: how for name, (how, _) in corrected.items()} == {
+        "S2A_MSIL2A_20251008T100041_N0511_R122_": "stated zenith",
+        "S2A_MSIL2A_20251113T102311_N0511_R065_": "stated zenith",
+    }
+
+
+SUN = {"view:sun_azimuth", "view:sun_elevation", "s2:mean_solar_azimuth", "s2:mean_solar_zenith"}
+
+
+def test_a_sun_that_is_missing_or_cannot_be_is_computed(real_data: Path) -> None:
+    for item in _recorded_sentinel2(real_data):
+        azimuth, elevation = _almanac(*_when_and_where(item))
+        whole = item.properties
+        item.properties = {name: value for name, value in whole.items() if name not in SUN}
+        facts = Sentinel2().facts(item)
+        assert facts.notes["sun_by"] == "computed"
+        assert "sun_stated" not in facts.notes
+        assert facts.sun_elevation == pytest.approx(elevation, abs=2.0), item.id
+        assert abs(facts.sun_azimuth - azimuth) * np.cos(np.radians(elevation)) < 2.0, item.id
+        # As from the south, and far too low: neither can be, and both are kept in the notes.
+        item.properties |= {"view:sun_azimuth": (azimuth + 180) % 360, "view:sun_elevation": elevation - 25.0}
+        if abs(90 - 2 * elevation + 25) > 6:
+            odd = Sentinel2().facts(item)
+            assert (odd.sun_azimuth, odd.sun_elevation) == (facts.sun_azimuth, facts.sun_elevation)
+            assert odd.notes["sun_by"] == "computed"
+            assert odd.notes["sun_stated"] == [(azimuth + 180) % 360, elevation - 25.0]
+
+
+def test_the_sun_beside_the_antimeridian_and_late_in_a_datatake_is_kept() -> None:
+    """A footprint on both sides of 180 degrees; and a tile seen 24 minutes after the time that its item gives."""
+    ring = [[179.5, -17.0], [180.0, -17.0], [180.0, -16.0], [179.5, -16.0], [179.5, -17.0]]
+    west = [[-180.0, -17.0], [-179.4, -17.0], [-179.4, -16.0], [-180.0, -16.0], [-180.0, -17.0]]
+    for coordinates, box, seen, minutes in (
+        ([[ring], [west]], [-180.0, -17.0, 180.0, -16.0], dt.datetime(2024, 3, 3, 22, 14, 20, tzinfo=dt.UTC), 0),
+        ([[[[-72.0, -51.0], [-70.6, -51.0], [-70.6, -50.0], [-72.0, -51.0]]]], [-72.0, -51.0, -70.6, -50.0],
+         dt.datetime(2024, 1, 15, 14, 24, tzinfo=dt.UTC), 24),
+    ):  # fmt: skip
+        place = (-180.0 + 0.05, -16.5) if minutes == 0 else (-71.1, -50.7)
+        azimuth, elevation = _almanac(seen, *place)
+        said = {"view:sun_azimuth": azimuth, "view:sun_elevation": elevation}
+        geometry = {"type": "MultiPolygon", "coordinates": coordinates}
+        item = pystac.Item("S2A", geometry, box, seen - dt.timedelta(minutes=minutes), said)
+        facts = Sentinel2().facts(item)
+        assert (facts.sun_azimuth, facts.sun_elevation) == (azimuth, elevation)
+        assert "sun_by" not in facts.notes
 
 
 # Parts of a granule, duplicates, days.

@@ -9,9 +9,9 @@ import pytest
 from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
+from glaciercube.region.sun import sun_position
 from glaciercube.simulate.dem import dem_tiles, stale_dem
 from glaciercube.simulate.landscape import Landscape, random_landscape
-from glaciercube.simulate.passes import sun_position
 from glaciercube.simulate.surface import LAKE, OCEAN
 
 SUMMER = dt.date(2018, 8, 20)

@@ -161,7 +161,7 @@ class SceneFacts:
     notes : mapping
         What was read to decide, kept as provenance.
     sun_azimuth, sun_elevation : float
-        Degrees; NaN where the item does not say.
+        Degrees; NaN where they do not matter or cannot be known.
     began : datetime or None
         Start of the datatake (UTC), which all its granules share; None where it is not known.
     """

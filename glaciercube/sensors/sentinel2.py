@@ -13,6 +13,7 @@ import pystac
 import xarray as xr
 
 from glaciercube.sensors.base import Band, SceneFacts
+from glaciercube.sensors.sun import sun_of
 
 __all__ = [
     "BASELINE_OFFSET",
@@ -106,21 +107,21 @@ class Sentinel2:
         angles = {name: properties[key] for name, key in view.items() if properties.get(key) is not None}
         datatake = _datatake(item)
         tile = _tile(item)
-        zenith = _number(properties, "s2:mean_solar_zenith")
-        elevation = _number(properties, "view:sun_elevation")
+        part = _part(str(properties.get("s2:datastrip_id", properties.get("eopf:datastrip_id", ""))))
+        sun_azimuth, sun_elevation, sun_notes = sun_of(item, _moment(part))
         return SceneFacts(
             key=f"{datatake}/{tile}" if datatake and tile else item.id,
             rank=(
                 _baseline(properties) or 0.0,
                 str(properties.get("s2:generation_time", properties.get("created", ""))),
             ),
-            part=_part(str(properties.get("s2:datastrip_id", properties.get("eopf:datastrip_id", "")))),
+            part=part,
             overpass=datatake or str(properties.get("sat:relative_orbit", "")),
             level="toa" if "l1c" in (item.collection_id or "").lower() or "MSIL1C" in item.id else "surface",
             offset=offset,
-            notes={**notes, **angles},
-            sun_azimuth=_number(properties, "s2:mean_solar_azimuth", "view:sun_azimuth"),
-            sun_elevation=elevation if np.isfinite(elevation) else 90.0 - zenith,
+            notes={**notes, **angles, **sun_notes},
+            sun_azimuth=sun_azimuth,
+            sun_elevation=sun_elevation,
             began=_began(datatake),
         )
 
@@ -211,14 +212,18 @@ def _part(datastrip: str) -> str:
 def _began(datatake: str) -> dt.datetime | None:
     """Start of a datatake, which its identifier carries."""
     found = re.search(r"_(\d{8}T\d{6})", datatake)
-    return dt.datetime.strptime(found.group(1), "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC) if found else None
+    return _moment(found.group(1)) if found else None
+
+
+def _moment(text: str) -> dt.datetime | None:
+    """The time (UTC) that ESA's names write without separators; None if it is none."""
+    try:
+        return dt.datetime.strptime(text, "%Y%m%dT%H%M%S").replace(tzinfo=dt.UTC)
+    except ValueError:
+        return None
 
 
 def _tile(item: pystac.Item) -> str:
     tile = item.properties.get("s2:mgrs_tile") or item.properties.get("grid:code") or ""
     found = re.search(r"\d{1,2}[C-X][A-Z]{2}$", str(tile)) or _TILE.search(item.id)
     return found.group(0).strip("_").removeprefix("T") if found else ""
-
-
-def _number(properties: Mapping[str, Any], *keys: str) -> float:
-    return next((float(properties[key]) for key in keys if properties.get(key) is not None), float("nan"))

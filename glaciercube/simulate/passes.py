@@ -1,4 +1,4 @@
-"""When the satellites pass over a world, and where the sun stands then."""
+"""When the satellites pass over a world."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from glaciercube.region.sun import sun_position
 from glaciercube.simulate.radar import Orbit
 from glaciercube.simulate.world import WorldOptions
 
-__all__ = ["OpticalPass", "RadarPass", "optical_passes", "radar_passes", "sun_position"]
+__all__ = ["OpticalPass", "RadarPass", "optical_passes", "radar_passes"]
 
 # Inclination (degrees) and mean local solar time of the equator crossing (hours): Sentinel-2 descends at 10:30,
 # Sentinel-1 at 06:00 (ESA mission pages).
@@ -89,37 +90,6 @@ class RadarPass:
     mode: str = "IW"
     polarizations: tuple[str, ...] = ("vv", "vh")
     slice_number: int = 0
-
-
-def sun_position(when: dt.datetime, longitude: float, latitude: float) -> tuple[float, float]:
-    """Where the sun stands, to about half a degree.
-
-    Declination after Cooper (1969), equation of time after Spencer (1971), as given by Duffie & Beckman, Solar
-    Engineering of Thermal Processes (2013), section 1.5 and 1.6.
-
-    Parameters
-    ----------
-    when : datetime.datetime
-        UTC.
-    longitude, latitude : float
-        Degrees.
-
-    Returns
-    -------
-    azimuth, elevation : float
-        Degrees clockwise from north, and above the horizon.
-    """
-    day = when.timetuple().tm_yday
-    hours = when.hour + when.minute / 60 + when.second / 3600
-    turn = 2 * np.pi * (day - 81) / 364
-    minutes = 9.87 * np.sin(2 * turn) - 7.53 * np.cos(turn) - 1.5 * np.sin(turn)
-    angle = np.radians(15 * (hours + minutes / 60 - 12) + longitude)
-    declination = np.radians(23.45 * np.sin(2 * np.pi * (284 + day) / 365))
-    high = np.radians(latitude)
-    up = np.sin(high) * np.sin(declination) + np.cos(high) * np.cos(declination) * np.cos(angle)
-    north = np.cos(high) * np.sin(declination) - np.sin(high) * np.cos(declination) * np.cos(angle)
-    east = -np.cos(declination) * np.sin(angle)
-    return float(np.degrees(np.arctan2(east, north)) % 360), float(np.degrees(np.arcsin(up)))
 
 
 def optical_passes(options: WorldOptions) -> list[OpticalPass]:

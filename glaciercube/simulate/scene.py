@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from glaciercube.region.sun import sun_position
 from glaciercube.simulate.clouds import add_clouds
 from glaciercube.simulate.dem import stale_dem
 from glaciercube.simulate.ground import SURFACE_CLASSES, surface_class
 from glaciercube.simulate.landscape import random_landscape
 from glaciercube.simulate.optical import render_optical
-from glaciercube.simulate.passes import sun_position
 from glaciercube.simulate.radar import render_radar
 from glaciercube.simulate.spectra import BANDS, Level
 from glaciercube.simulate.surface import BoolArray
