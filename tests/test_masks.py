@@ -166,6 +166,38 @@ def test_dilation_grows_by_metres_without_seams(optical: xr.Dataset, cell: int, 
     assert not ((whole & CLOUD > 0) & (whole & RECOVERED > 0)).any()
 
 
+@pytest.mark.parametrize("shape", [(80, 80), (80, 7), (3, 3), (1, 6), (1, 1)])
+@pytest.mark.parametrize("chunk", [1, 13, 32, 80])
+@pytest.mark.parametrize("metres", [60.0, 1580.0, 1600.0, 5000.0])
+def test_dilation_may_reach_across_the_whole_grid(shape: tuple[int, int], chunk: int, metres: float) -> None:
+    if chunk == 1 and shape[0] * shape[1] > 100:
+        chunk = 5
+    rng = np.random.default_rng(8)
+    red = np.where(rng.random((2, *shape)) < 0.05, np.nan, 0.1).astype(np.float32)
+    scl = np.where(rng.random((2, *shape)) < 0.5 / (shape[0] * shape[1]) ** 0.5, 9, 4).astype(np.uint8)
+    scl[0, 0, 0], red[0, 0, 0] = 3, 0.1
+    coords = {"y": np.arange(shape[0]) * -20.0, "x": np.arange(shape[1]) * 20.0}
+    optical = xr.Dataset({"red": (("time", "y", "x"), red), "scl": (("time", "y", "x"), scl)}, coords)
+    lazy = optical_flags(optical.chunk(time=1, y=chunk, x=chunk), MaskOptions(dilate=metres))
+    assert lazy.chunks == optical.chunk(time=1, y=chunk, x=chunk)["red"].chunks
+    found = lazy.to_numpy()
+    np.testing.assert_array_equal(flags_of(optical, dilate=metres), found)
+    observed = np.isfinite(red)
+    for bit, kind in ((CLOUD, 9), (SHADOW, 3)):
+        for index in range(2):
+            wanted = _near((scl[index] == kind) & observed[index], metres) & observed[index]
+            np.testing.assert_array_equal((found[index] & bit) > 0, wanted)
+
+
+def _near(mask: npt.NDArray[np.bool_], metres: float) -> npt.NDArray[np.bool_]:
+    """As `_disk`, by the distance to every masked pixel."""
+    rows, columns = np.indices(mask.shape) * 20.0
+    out = np.zeros_like(mask)
+    for row, column in np.argwhere(mask) * 20.0:
+        out |= np.hypot(rows - row, columns - column) <= metres
+    return out
+
+
 def test_probabilities_add_cloud_and_veto_it(optical: xr.Dataset) -> None:
     plain, scl = flags_of(optical, recover_ice="never"), optical["scl"].to_numpy()
     observed = (plain & OBSERVED) > 0

@@ -248,22 +248,25 @@ def _mostly_cloud(scl: npt.NDArray[Any], options: MaskOptions) -> Mask:
 
 
 def _dilated(flags: xr.DataArray, metres: float) -> xr.DataArray:
-    pixel = min(abs(float(flags[name][1] - flags[name][0])) for name in ("y", "x") if flags.sizes[name] > 1)
-    reach = int(metres / pixel + 1e-6)
-    if not reach:
+    steps = [abs(float(flags[name][1] - flags[name][0])) for name in ("y", "x") if flags.sizes[name] > 1]
+    if not steps or metres / min(steps) < 1 - 1e-6:
+        # Nothing is near enough to grow into.
         return flags
+    pixels = metres / min(steps)
     values = flags.data
     if flags.chunks is None:
-        return flags.copy(data=_grow(values, reach=metres / pixel))
+        return flags.copy(data=_grow(values, reach=pixels))
     import dask.array as da
 
-    # Every block sees the pixels that may reach into it: there are no seams.
-    depth = {0: 0, 1: reach, 2: reach}
+    # Every block sees the pixels that may reach into it: there are no seams. An axis that is reached across is one
+    # block, with nothing beyond it.
+    reach = int(pixels + 1e-6)
+    across = {axis for axis in (1, 2) if reach >= values.shape[axis]}
     grown = da.map_overlap(
         _grow,
-        values,
-        reach=metres / pixel,
-        depth=depth,
+        values.rechunk(dict.fromkeys(across, -1)),
+        reach=pixels,
+        depth={0: 0, **{axis: 0 if axis in across else reach for axis in (1, 2)}},
         boundary="none",
         dtype=np.uint8,
         meta=np.empty((0, 0, 0), np.uint8),
