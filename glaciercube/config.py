@@ -175,6 +175,8 @@ def load_config(path: str | Path) -> Config:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path} ({error.strerror})", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the configuration {path} is not text in UTF-8", "save it as UTF-8") from error
     return parse_config(text, str(path))
 
 

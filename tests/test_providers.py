@@ -24,8 +24,8 @@ import glaciercube as gc
 from glaciercube.catalog import PROFILES, SensorOptions, find, load_profile, signer
 from glaciercube.catalog.profile_file import parse_profile
 from glaciercube.catalog.resolve import resolve
-from glaciercube.errors import CatalogError, ConfigError
-from glaciercube.sensors import SENSORS, get_sensor
+from glaciercube.errors import BandError, CatalogError, ConfigError
+from glaciercube.sensors import SENSORS, BandSource, Layer, LayerOptions, get_sensor
 from glaciercube.simulate.world import World
 
 ROOT = Path(__file__).parents[1]
@@ -291,6 +291,37 @@ def test_a_catalogue_with_names_of_its_own_is_read_through_a_yaml_file(
         ("url: world", "url: world\noptions: {s3://b/: {AWS_SECRET_ACCESS_KEY: x}}", "unknown key 'AWS_SECRET"),
         ("url: world", "url: world\nsigning: {parameter: token}", "signing needs parameter and environment, or bearer"),
         ("url: world", "url: [world", "line 3"),
+        ("url: world", "url: my-api.yaml", "url: my-api.yaml is a profile too: give the root of the STAC API"),
+        (
+            "url: world",
+            "url: world\nsigning: {bearer: ''}",
+            "signing.bearer is not the name of an environment variable",
+        ),
+        (
+            "url: world",
+            "url: world\nsigning: {bearer: [x]}",
+            "signing.bearer is not the name of an environment variable",
+        ),
+        ("url: world", "url: world\nsigning: {parameter: '', environment: ''}", "signing.parameter is not the name of"),
+        (
+            "url: world",
+            "url: world\nsigning: {parameter: sig, environment: 3}",
+            "signing.environment is not the name of",
+        ),
+        ("url: world", "url: world\nname: [x]", "name: .* is not a text"),
+        ("level: surface", "distrust: 3", "optical.distrust: 3 is not a list: write names in brackets"),
+        ("level: surface", "distrust: proj:epsg", "optical.distrust: 'proj:epsg' is not a list"),
+        ("level: surface", "alternate: [x]", "optical.alternate: .* is not a text"),
+        ("level: surface", "hrefs: {a: [b]}", "optical.hrefs.a: .* is not a text"),
+        ("level: surface", "dtype: uint61", "optical.dtype: unknown name 'uint61': did you mean uint16"),
+        ("nodata: 0", "nodata: -9999\n    dtype: uint16", "optical.nodata: uint16 cannot hold -9999"),
+        ("scale: 0.0001", "scale: nope", "optical.scale: 'nope' is not a number"),
+        ("scale: 0.0001", "scale: true", "optical.scale: True is not a number"),
+        ("scale: 0.0001", "scale: 0", "optical.scale: pixels cannot be read with 0"),
+        ("blue: band2", "blue: []", "bands.blue names no asset"),
+        ("blue: band2", "blue: {asset: ''}", "bands.blue names no asset"),
+        ("blue: band2", "blue: {asset: band2, inner: [x]}", "bands.blue.inner: .* is not a text"),
+        ("blue: band2", "blue: {asset: band2, offset: .inf}", "bands.blue.offset: pixels cannot be read with inf"),
     ],
 )
 def test_a_profile_that_is_wrong_is_refused_by_file_key_and_nearest_name(
@@ -302,6 +333,82 @@ def test_a_profile_that_is_wrong_is_refused_by_file_key_and_nearest_name(
     with pytest.raises(ConfigError, match=words) as refused:
         load_profile(path)
     assert str(path) in str(refused.value)
+
+
+def test_numbers_are_checked_where_no_band_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("url: https://host\ncollections: {a: {sensor: sentinel-2, scale: nope}}")
+    with pytest.raises(ConfigError, match=r"collections\.a\.scale: 'nope' is not a number"):
+        load_profile(path)
+
+
+def test_files_that_are_not_utf_8_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("url: https://host/höhe".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"the profile .*latin.yaml is not text in UTF-8.*save it as UTF-8"):
+        load_profile(path)
+    with pytest.raises(ConfigError, match=r"the configuration .*latin.yaml is not text in UTF-8.*save it as UTF-8"):
+        gc.load_config(path)
+
+
+def resolved(profile: str, **fields: Any) -> dict[str, BandSource]:
+    """Bands of a scene whose optical assets say these fields, as a profile of their collection has them."""
+    content = optical(WHEN)
+    for key in content["assets"].keys() - {"SCL"}:
+        content["assets"][key] |= fields
+    item = pystac.Item.from_dict(content, migrate=False)
+    rules = parse_profile(f"url: /x\ncollections: {{sentinel-2-l2a: {{sensor: sentinel-2, {profile}}}}}", "p.yaml")
+    return resolve(item, get_sensor("sentinel-2"), ("rededge1",), rules, "sentinel-2-l2a")[1]
+
+
+@pytest.mark.parametrize("bands", ["", ", bands: {red: B04, scl: SCL}"])
+def test_what_a_profile_says_of_a_collection_holds_for_every_band_but_classes(bands: str) -> None:
+    found = resolved(f"nodata: -9999, scale: 0.00002, dtype: int16{bands}")
+    for name, band in found.items():
+        expected = ("uint8", 0, 1) if name == "scl" else ("int16", -9999, 0.00002)
+        assert (band.dtype, band.nodata, band.scale) == expected, name
+    # The item's own word counts more, and a band's more than the collection's.
+    said = resolved(f"nodata: -9999, scale: 0.00002, dtype: int16{bands}", nodata=7, scale=0.5, data_type="uint16")
+    assert {(b.dtype, b.nodata, b.scale) for n, b in said.items() if n != "scl"} == {("uint16", 7, 0.5)}
+    own = resolved("nodata: -9999, dtype: int16, bands: {red: {asset: B04, nodata: 3, dtype: float32}}")
+    assert (own["red"].dtype, own["red"].nodata, own["blue"].nodata) == ("float32", 3, -9999)
+
+
+def test_a_layer_does_not_take_what_a_profile_says_of_a_sensor() -> None:
+    item = pystac.Item.from_dict(optical(WHEN), migrate=False)
+    rules = parse_profile(
+        "url: /x\ncollections: {sentinel-2-l2a: {sensor: sentinel-2, nodata: 9, scale: 0.5, offset: none}}", "p.yaml"
+    )
+    layer = Layer("water", LayerOptions("sentinel-2-l2a", "B03", "1", offset=0.25))
+    facts, bands = resolve(item, layer, (), rules, "sentinel-2-l2a")
+    assert (bands["water"].nodata, bands["water"].scale, facts.offset) == (None, 1.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("nodata", "dtype"),
+    [("nan", "uint16"), (-9999, "uint16"), (-9999, None), (70000, "uint16"), (0.5, "int16"), ("-inf", "int32")],
+)
+def test_a_nodata_that_stored_pixels_cannot_have_leaves_the_scene_out(
+    nodata: float | str, dtype: str | None, tmp_path: Path
+) -> None:
+    said = {"nodata": nodata, **({"data_type": dtype} if dtype else {})}
+    with pytest.raises(
+        BandError, match=rf"band 'blue' with .*, which {dtype or 'uint16'} cannot hold.*dtype for asset"
+    ):
+        resolved("offset: none", **said)
+    good, bad = (optical(WHEN + dt.timedelta(days=days)) for days in (0, 5))
+    for asset in bad["assets"].values():
+        asset["raster:bands"] = [said]
+    region = gc.Region.from_bbox((86.78, 27.95, 86.85, 28.0), resolution=60)
+    scenes = find(write(tmp_path / "made", [good, bad]), region, "2025", ["sentinel-2"])
+    assert list(scenes.table["id"]) == [good["id"]]
+    assert "cannot hold" in scenes.left_out["reason"].iloc[0]
+
+
+@pytest.mark.parametrize(("nodata", "dtype"), [(-9999, "int16"), ("nan", "float32"), (-3.4028235e38, "float32")])
+def test_a_nodata_that_stored_pixels_can_have_is_taken(nodata: float | str, dtype: str) -> None:
+    band = resolved("offset: none", nodata=nodata, data_type=dtype)["red"]
+    assert (band.dtype, band.nodata) == (dtype, None if nodata == "nan" else nodata)
 
 
 def test_shipped_profiles_name_bands_that_the_sensors_know() -> None:

@@ -45,6 +45,8 @@ class CollectionProfile:
         Beginning of an href -> what to put in its place.
     alternate : str
         Name of the alternate asset (``alternate`` extension) to read instead; the asset itself where it has none.
+    dtype, nodata, scale : str, float, float or None
+        Of every band that is not of classes, where neither the item nor ``bands`` says it.
     """
 
     sensor: str
@@ -54,6 +56,18 @@ class CollectionProfile:
     distrust: tuple[str, ...] = ()
     hrefs: Mapping[str, str] = field(default_factory=dict)
     alternate: str = ""
+    dtype: str | None = None
+    nodata: float | None = None
+    scale: float | None = None
+
+    @property
+    def common(self) -> Published:
+        """What holds for all bands, under no asset's name."""
+        return Published("", dtype=self.dtype, nodata=self.nodata, scale=self.scale)
+
+    def only_places(self) -> CollectionProfile:
+        """The same for another sensor: where files are, and nothing of what this sensor's pixels mean."""
+        return CollectionProfile(self.sensor, distrust=self.distrust, hrefs=self.hrefs, alternate=self.alternate)
 
 
 @dataclass(frozen=True)

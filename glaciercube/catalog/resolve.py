@@ -43,9 +43,11 @@ def resolve(
         If the scene cannot be used.
     """
     rules = (profile.collections.get(collection) if profile else None) or CollectionProfile(sensor.name)
+    if rules.sensor != sensor.name:
+        rules = rules.only_places()
     _mend(item, rules)
     facts = sensor.facts(item)
-    bands = resolve_bands(item, sensor, extra, rules.bands)
+    bands = resolve_bands(item, sensor, extra, rules.bands, rules.common)
     offset, notes = _offset(item, facts, bands, rules)
     if profile is not None:
         options = {name: profile.options_for(item.assets[band.asset].href) for name, band in bands.items()}

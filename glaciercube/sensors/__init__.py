@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from glaciercube.errors import ConfigError
-from glaciercube.sensors.base import Band, BandSource, Published, SceneFacts, Sensor, item_time, resolve_bands, stated
+from glaciercube.sensors.base import Band, BandSource, Published, SceneFacts, Sensor, item_time
 from glaciercube.sensors.copdem import CopernicusDEM
 from glaciercube.sensors.layers import Layer, LayerOptions
 from glaciercube.sensors.sentinel1 import Sentinel1, decibel
 from glaciercube.sensors.sentinel2 import OPTICAL_BANDS, SCL_CLOUD, SCL_SHADOW, Sentinel2
+from glaciercube.sensors.stored import resolve_bands, stated
 
 __all__ = [
     "OPTICAL_BANDS",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -13,10 +12,7 @@ import xarray as xr
 
 from glaciercube.errors import BandError
 
-__all__ = ["Band", "BandSource", "Published", "SceneFacts", "Sensor", "item_time", "resolve_bands", "stated"]
-
-
-_DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+__all__ = ["Band", "BandSource", "Published", "SceneFacts", "Sensor", "item_time"]
 
 
 @dataclass(frozen=True)
@@ -225,120 +221,6 @@ class Sensor(Protocol):
         Dataset
             float32 variables with ``units``, NaN where there is no data.
         """
-
-
-def resolve_bands(
-    item: pystac.Item,
-    sensor: Sensor,
-    extra: Iterable[str] = (),
-    published: Mapping[str, tuple[Published, ...]] | None = None,
-) -> dict[str, BandSource]:
-    """Where an item keeps the bands of a sensor, and how they are stored.
-
-    Parameters
-    ----------
-    item : pystac.Item
-        A scene.
-    sensor : Sensor
-        Whose bands.
-    extra : iterable of str
-        Names of bands beyond those that are read by default.
-    published : mapping or None
-        Band name -> how the provider publishes it, in order of preference; the keys that `Band.assets` names are
-        looked for after these.
-
-    Returns
-    -------
-    dict
-        Band name -> source; optional bands that are missing are left out.
-
-    Raises
-    ------
-    BandError
-        If a required band is missing, or all are.
-    """
-    wanted, found = set(extra), {}
-    for band in sensor.bands:
-        if not (band.default or band.name in wanted):
-            continue
-        choices = (*(published or {}).get(band.name, ()), *(Published(key) for key in band.assets))
-        chosen = next((choice for choice in choices if choice.asset in item.assets), None)
-        if chosen is not None:
-            found[band.name] = _source(item, band, chosen)
-        elif band.required:
-            looked = dict.fromkeys(choice.asset for choice in choices)
-            raise BandError(
-                f"scene {item.id} has no asset for band {band.name!r} (looked for {', '.join(looked)}; "
-                f"it has {', '.join(item.assets) or 'none'})",
-                f"choose a collection that publishes it, or leave {sensor.name} out",
-            )
-    if not found:
-        raise BandError(
-            f"scene {item.id} has no asset for any band of {sensor.name} (it has {', '.join(item.assets) or 'none'})",
-            f"choose a collection that publishes them, or leave {sensor.name} out",
-        )
-    return found
-
-
-def stated(item: pystac.Item, asset: str, inner: str = "") -> dict[str, Any]:
-    """What an item itself says of how an asset's pixels are stored.
-
-    Parameters
-    ----------
-    item : pystac.Item
-        A scene, of STAC 1.0 (``raster:bands``) or 1.1 (``bands``, or fields of the asset).
-    asset : str
-        Key of the asset.
-    inner : str
-        Path of the array within the asset.
-
-    Returns
-    -------
-    dict
-        Any of ``nodata``, ``scale``, ``offset``, ``data_type``, ``spatial_resolution``, as they are written.
-    """
-    fields = item.assets[asset].extra_fields
-    bands = fields.get("bands") or []
-    band = next((each for each in bands if inner and each.get("name") == inner), bands[0] if len(bands) == 1 else {})
-    said: dict[str, Any] = {}
-    for source in (fields, (fields.get("raster:bands") or [{}])[0], band):
-        given = {"spatial_resolution": source.get("gsd")}
-        for name in ("nodata", "scale", "offset", "data_type", "spatial_resolution"):
-            given[name] = source.get(f"raster:{name}", source.get(name, given.get(name)))
-        said |= {name: value for name, value in given.items() if value is not None}
-    return said
-
-
-def _source(item: pystac.Item, band: Band, chosen: Published) -> BandSource:
-    said = stated(item, chosen.asset, chosen.inner)
-    nodata = float(next(value for value in (said.get("nodata"), chosen.nodata, band.nodata) if value is not None))
-    scale = float(next(value for value in (said.get("scale"), chosen.scale, band.scale) if value is not None))
-    dtype = chosen.dtype or str(said.get("data_type", band.dtype))
-    if math.isnan(nodata) and not dtype.startswith("float"):
-        # Whole numbers cannot say where nothing is.
-        dtype = band.dtype
-    return BandSource(
-        band=band.name,
-        asset=chosen.asset,
-        # Classes stay what they are; a type that NumPy does not know (STAC has "other") says nothing.
-        dtype=dtype if dtype in _DTYPES and not band.categorical else band.dtype,
-        nodata=None if math.isnan(nodata) else nodata,
-        scale=scale,
-        resolution=_resolution(item, band, chosen, said),
-        categorical=band.categorical,
-        inner=chosen.inner,
-    )
-
-
-def _resolution(item: pystac.Item, band: Band, chosen: Published, said: Mapping[str, Any]) -> float:
-    transform = item.assets[chosen.asset].extra_fields.get("proj:transform") or item.properties.get("proj:transform")
-    # A container's transform is that of its finest arrays.
-    if not transform or chosen.inner:
-        return float(said.get("spatial_resolution", band.resolution))
-    step = abs(float(transform[0]))
-    # A degree of longitude shrinks with latitude; 111.32 km is its length at the equator.
-    latitude = (item.bbox[1] + item.bbox[3]) / 2.0 if item.bbox else 0.0
-    return step * 111_320.0 * math.cos(math.radians(latitude)) if step < 0.1 else step
 
 
 def item_time(item: pystac.Item) -> dt.datetime:

@@ -13,10 +13,11 @@ import pystac
 import xarray as xr
 
 from glaciercube.errors import BandError, ConfigError, require
-from glaciercube.sensors.base import Band, SceneFacts, item_time, stated
+from glaciercube.sensors.base import Band, SceneFacts, item_time
 from glaciercube.sensors.copdem import CopernicusDEM
 from glaciercube.sensors.sentinel1 import Sentinel1
 from glaciercube.sensors.sentinel2 import Sentinel2
+from glaciercube.sensors.stored import stated
 
 __all__ = ["LAYERS", "Layer", "LayerOptions", "Method"]
 
