@@ -15,7 +15,7 @@ import pystac
 import pytest
 
 from glaciercube.catalog import Scenes, SensorOptions, find, parse_interval
-from glaciercube.catalog.scenes import without_secrets
+from glaciercube.catalog.unsigned import without_secrets
 from glaciercube.errors import BandError, CatalogError, ConfigError, EmptySearchError
 from glaciercube.region import Region
 from glaciercube.sensors import Sentinel1, Sentinel2, resolve_bands

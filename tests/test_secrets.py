@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import logging
 import os
@@ -13,14 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pystac
 import pytest
 from click.testing import CliRunner
 from fault_server import Asked, FaultServer, serve
 
 import glaciercube as gc
-from glaciercube.catalog import Scenes
+from glaciercube.catalog import Scenes, without_secrets
+from glaciercube.catalog.unsigned import unsigned
 from glaciercube.cli import main
 from glaciercube.errors import GlaciercubeError
+from glaciercube.reading.address import Address
 from glaciercube.simulate.world import World
 
 # Words that occur nowhere else, and need no quoting in a URL.
@@ -32,12 +36,102 @@ SECRETS = {
     "AWS key": "AKIA7785SECRETID",
     "AWS secret": "AwsSecret7786",
     "header of the API": "Header7787",
+    "key in a field of an item": "Field7789",
 }
 SECRETS["password in a header"] = base64.b64encode(f"user:{SECRETS['password']}".encode()).decode()
 
 
 def leaks(text: str) -> list[str]:
     return [name for name, secret in SECRETS.items() if secret in text]
+
+
+_KEY = SECRETS["key in a field of an item"]
+# Where the storage, xarray and authentication extensions, and people, put what opens a store.
+FIELDS: dict[str, Any] = {
+    "storage:options": {"account_name": "open", "account_key": _KEY},
+    "xarray:storage_options": {"token": _KEY},
+    "xarray:open_kwargs": {"consolidated": True, "storage_options": {"anon": _KEY}},
+    "table:storage_options": {"credential": _KEY},
+    "headers": {"Authorization": f"Bearer {_KEY}"},
+    "SAS": _KEY,
+    "sas_url_part": _KEY,
+    "accessKeyId": _KEY,
+    "Password": _KEY,
+    "x-amz-signature": [_KEY],
+    "description": f"fetch it from https://me:{_KEY}@host/a.tif?sig={_KEY} or //host/a?{_KEY}",
+}
+
+# An address that opens with a secret, and what of it may be shown.
+ADDRESSES = {
+    "https://host/a.tif?sig={}#x": "https://host/a.tif",
+    "HTTPS://me:{}@host/a.tif": "HTTPS://host/a.tif",
+    "https://me:p@{}@host/a b.tif?sig={}": "https://host/a b.tif",
+    "s3://key:{}@bucket/a.tif": "s3://bucket/a.tif",
+    "gs://bucket/a.tif?token={}": "gs://bucket/a.tif",
+    "az://container/a.tif?sig={}": "az://container/a.tif",
+    "abfs://container@account/a.tif?sv={}": "abfs://container@account/a.tif",
+    "abfss://me:{}@account/a.tif": "abfss://account/a.tif",
+    "ftp://me:{}@host/a.tif": "ftp://host/a.tif",
+    "zip+https://host/a.zip?sig={}": "zip+https://host/a.zip",
+    "zip://a.tif::https://me:{}@host/a.zip?sig={}": "zip://a.tif::https://host/a.zip",
+    "https://proxy/https://me:{}@host/a.tif": "https://proxy/https://host/a.tif",
+    "http://[::1]:80/a.tif?sig={}": "http://[::1]:80/a.tif",
+    "/vsicurl/https://me:{}@host/a.tif?sig={}": "/vsicurl/https://host/a.tif",
+    "/vsicurl?header.Authorization=Bearer%20{}&url=https%3A%2F%2Fhost%2Fa.tif%3Fsig%3D{}": "/vsicurl/https://host/a.tif",
+    "/vsis3_streaming/bucket/a.tif?X-Amz-Signature={}": "/vsis3_streaming/bucket/a.tif",
+    "/vsizip/{{/vsicurl/https://host/a.zip?sig={}}}/a.tif": "/vsizip/{/vsicurl/https://host/a.zip}/a.tif",
+    'ZARR:"/vsicurl/https://host/a.zarr?sig={}":/b04': 'ZARR:"/vsicurl/https://host/a.zarr":/b04',
+    "//me:{}@host/a.tif?sig={}": "//host/a.tif",
+    "./a.tif?sig={}": "./a.tif",
+    "a.tif?sig={}": "a.tif",
+    " https://host/a.tif?sig={}": "https://host/a.tif",
+    "see https://host/a.tif?sig={} for more": "see https://host/a.tif for more",
+}
+
+
+def _alternates() -> dict[str, Any]:
+    return {str(number): {"href": each.format(_KEY, _KEY)} for number, each in enumerate(ADDRESSES)}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_no_address_shows_what_opens_it(address: str) -> None:
+    shown = without_secrets(address.format(_KEY, _KEY))
+    assert shown == ADDRESSES[address]
+    assert without_secrets(shown) == shown
+    assert leaks(Address(address.format(_KEY, _KEY)).shown) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/data/what?.tif",
+        "/data/my files/a#1?b=c.tif",
+        "file:///data/what?.tif",
+        "/vsizip//data/what?.zip/a.tif",
+        "../a.tif",
+        "s3://bucket/a.tif",
+        "/vsis3/bucket/a.tif",
+        "EPSG:32632",
+        "is this a glacier? it is",
+        "mailto:someone@host",
+        "#0a0b0c",
+        "",
+    ],
+)
+def test_what_holds_no_secret_stays_as_it_is(text: str) -> None:
+    assert without_secrets(text) == text
+
+
+def test_assets_keep_their_names_and_fields_that_only_sound_alike_stay() -> None:
+    when = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+    item = pystac.Item("x", None, None, when, {"sassari": 1, "proj:epsg": 32632, "key": "a", "auth:refs": ["b"]})
+    item.add_asset("sas", pystac.Asset("https://host/a.tif?sig=x", extra_fields={"token": _KEY, "nodata": 0}))
+    item.add_link(pystac.Link("self", f"https://host/x.json?sig={_KEY}"))
+    content = unsigned(item)
+    assert leaks(json.dumps(content)) == []
+    assert content["assets"] == {"sas": {"href": "https://host/a.tif", "nodata": 0}}
+    assert {"sassari", "proj:epsg", "key", "auth:refs"} <= set(content["properties"])
+    assert content["links"] == []
 
 
 class Guarded:
@@ -72,7 +166,10 @@ def guarded(world: World, catalog: Path, tmp_path: Path, monkeypatch: pytest.Mon
             for asset in content.get("assets", {}).values():
                 place = (path.parent / asset["href"]).resolve().relative_to(home.resolve())
                 asset["href"] = f"{server.url}/{place}?sig={SECRETS['signature in an href']}"
-                asset["alternate"] = {"other": {"href": f"{asset['href']}&second=1"}}
+                asset["alternate"] = {"other": {"href": f"{asset['href']}&second=1"}} | _alternates()
+                asset.update(FIELDS)
+            if "properties" in content:
+                content["properties"] |= {"archive": {"nested": [FIELDS]}}
             path.write_text(json.dumps(content))
         host = server.url.removeprefix("http://")
         url = f"http://user:{SECRETS['password']}@{host}/catalog.json"

@@ -6,7 +6,8 @@ from glaciercube.catalog.find import SensorOptions, find
 from glaciercube.catalog.interval import parse_interval
 from glaciercube.catalog.profile_file import load_profile
 from glaciercube.catalog.profiles import PROFILES, Profile, signer
-from glaciercube.catalog.scenes import Scenes, without_secrets
+from glaciercube.catalog.scenes import Scenes
+from glaciercube.catalog.unsigned import without_secrets
 
 __all__ = [
     "PROFILES",

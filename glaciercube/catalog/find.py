@@ -18,8 +18,9 @@ from glaciercube.catalog.observe import Scene, observations, without_duplicates
 from glaciercube.catalog.profiles import Profile
 from glaciercube.catalog.refusals import LeftOut, none_usable, nothing_found
 from glaciercube.catalog.resolve import resolve
-from glaciercube.catalog.scenes import COLUMNS, LEFT_OUT, Scenes, without_secrets
+from glaciercube.catalog.scenes import COLUMNS, LEFT_OUT, Scenes
 from glaciercube.catalog.source import Source, open_source
+from glaciercube.catalog.unsigned import unsigned, without_secrets
 from glaciercube.errors import BandError, ConfigError
 from glaciercube.region import Region
 from glaciercube.sensors import Layer, LayerOptions, Sensor, Sentinel1, get_sensor, item_time
@@ -224,7 +225,7 @@ def _row(sensor: Sensor, scene: Scene, label: tuple[str, str]) -> dict[str, Any]
         "sun_elevation": facts.sun_elevation,
         "notes": json.dumps(dict(facts.notes), sort_keys=True),
         "bands": json.dumps({name: source.as_dict() for name, source in scene.bands.items()}, sort_keys=True),
-        "item": json.dumps(_unsigned(item), sort_keys=True),
+        "item": json.dumps(unsigned(item), sort_keys=True),
         "geometry": footprint(item),
     }
 
@@ -246,19 +247,3 @@ def _freeze(rows: list[dict[str, Any]], source: Source, left_out: list[LeftOut],
         pd.DataFrame(lost, columns=list(LEFT_OUT), dtype=object),
         interval,
     )
-
-
-def _unsigned(item: pystac.Item) -> dict[str, Any]:
-    content: dict[str, Any] = item.to_dict(include_self_link=False, transform_hrefs=False)
-    content["links"] = []
-    unsigned: dict[str, Any] = _without_secrets(content)
-    return unsigned
-
-
-def _without_secrets(value: Any) -> Any:
-    """The same, whatever is nested in it: alternate assets have hrefs too."""
-    if isinstance(value, dict):
-        return {key: _without_secrets(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(each) for each in value]
-    return without_secrets(value) if isinstance(value, str) else value

@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from glaciercube.catalog.profiles import OFFSET_POLICIES, CollectionProfile, Profile
-from glaciercube.catalog.scenes import without_secrets
+from glaciercube.catalog.unsigned import without_secrets
 from glaciercube.errors import ConfigError
 from glaciercube.sensors import SENSORS, Published
 from glaciercube.sensors.stored import DTYPES, holds

@@ -7,7 +7,6 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 import pystac
@@ -193,11 +192,3 @@ class Scenes:
             return cls(table[list(COLUMNS)], kept["source"], kept["signing"], left_out, kept["interval"])
         except Exception as error:
             raise CatalogError(f"{path} is not a snapshot of scenes ({error})", "run find again") from error
-
-
-def without_secrets(href: str) -> str:
-    """A URL without its query, fragment and user; a path unchanged."""
-    parts = urlsplit(href)
-    if parts.scheme not in ("http", "https", "s3"):
-        return href
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

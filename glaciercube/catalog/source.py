@@ -18,7 +18,7 @@ from glaciercube.catalog.footprint import footprint
 from glaciercube.catalog.interval import Interval
 from glaciercube.catalog.profile_file import load_profile
 from glaciercube.catalog.profiles import PROFILES, Profile
-from glaciercube.catalog.scenes import without_secrets
+from glaciercube.catalog.unsigned import without_secrets
 from glaciercube.errors import BandError, CatalogError, GlaciercubeError
 from glaciercube.region import Bounds, footprint_meets, split_bounds
 from glaciercube.sensors import item_time
