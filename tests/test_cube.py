@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from glaciercube.catalog import Scenes, find
 from glaciercube.cube import ComposeOptions, LoadOptions, compose, load, nan_median, schedule
 from glaciercube.cube.north import grid_north
+from glaciercube.cube.passes import Pass
 from glaciercube.cube.terrain import hillshade, terrain_variables
 from glaciercube.errors import CubeError, ReadError
 from glaciercube.reading.reader import Driver
@@ -237,7 +238,10 @@ def test_years_are_medians_of_clear_pixels(tree: xr.DataTree) -> None:
         values = single["red"].where(clear).isel(time=of_year)
         np.testing.assert_allclose(cube["red"].isel(time=row), values.median("time"), rtol=1e-6)
         power = tree["sentinel1"].to_dataset()["vv"].compute()
-        mine = power.isel(time=np.flatnonzero(power["time"].dt.year == year)).median("time")
+        state = str(cube["sentinel1_orbit_state"].to_numpy()[row])
+        entered = np.flatnonzero((power["time"].dt.year == year) & (power["orbit_state"] == state))
+        assert int(cube["sentinel1_dates"][row]) == len(entered) > 0
+        mine = power.isel(time=entered).median("time")
         np.testing.assert_allclose(cube["vv"].isel(time=row), mine, rtol=1e-6)
         # Decibels of the median power, not the median of decibels.
         np.testing.assert_allclose(cube["vv_db"].isel(time=row), 10 * np.log10(mine), rtol=1e-4, atol=1e-4)
@@ -254,6 +258,115 @@ def test_windows_and_suns() -> None:
     rows = schedule({"sentinel2": times[:1], "sentinel1": times[1:]}, ComposeOptions("month"))
     assert [tuple(row.members) for row in rows] == [("sentinel2",), ("sentinel1",), ("sentinel1",)]
     assert np.isnan(rows[0].age("sentinel1", "sentinel2"))
+
+
+def a_pass(orbit: int, state: str, polarizations: str = "vv+vh", mode: str = "IW") -> Pass:
+    return Pass(orbit, state, mode, polarizations)
+
+
+def days(*numbers: float) -> Any:
+    return np.datetime64("2024-07-01", "ms") + (np.array(numbers) * 86_400_000).astype("timedelta64[ms]")
+
+
+def members(axes: dict[str, Any], passes: list[Pass], every: str = "month", **options: Any) -> list[list[int]]:
+    """Per row, the radar acquisitions that it is made of."""
+    shares = {"sentinel1": np.array(options.pop("shares"))} if "shares" in options else None
+    rows = schedule(axes, ComposeOptions(every, **options), shares, {"sentinel1": passes})  # type: ignore[arg-type]
+    times = list(axes["sentinel1"])
+    return [[times.index(time) for time in row.members.get("sentinel1", ())] for row in rows]
+
+
+DOWN, UP = a_pass(80, "descending"), a_pass(102, "ascending")
+
+
+@pytest.mark.parametrize(
+    ("passes", "options", "chosen"),
+    [
+        ([DOWN, UP, DOWN, UP, UP], {}, [1, 3, 4]),
+        # A corner of the region five times is less than all of it twice.
+        ([DOWN, UP, DOWN, UP, UP], {"shares": [1, 0.1, 1, 0.1, 0.1]}, [0, 2]),
+        ([DOWN, UP, DOWN, UP, UP], {"shares": [0.2, 0.1, 0.2, 0.1, 0.1]}, [1, 3, 4]),
+        # As many: nearest to the optical mean, on the 10th; the days are 1, 4, 9, 14 and 20.
+        ([DOWN, DOWN, UP, UP, a_pass(7, "ascending")], {}, [2, 3]),
+        # As near: the smaller number.
+        ([a_pass(9, "x"), a_pass(5, "x"), a_pass(5, "x"), a_pass(9, "x"), a_pass(8, "x")], {"at": [6.5]}, [1, 2]),
+        # One orbit in two modes, and one with HH alone, are no more alike than two orbits.
+        ([DOWN, a_pass(80, "descending", mode="EW"), DOWN, UP, UP], {"at": [1.0]}, [0, 2]),
+        ([a_pass(80, "descending", "hh+hv")] * 3 + [UP, UP], {}, [3, 4]),
+        ([a_pass(80, "descending", "hh+hv")] * 3 + [a_pass(80, "descending", "hh")] * 2, {}, [0, 1, 2, 3, 4]),
+        # What says nothing of itself is one track.
+        ([Pass()] * 5, {}, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_a_window_is_of_one_track(passes: list[Pass], options: dict[str, Any], chosen: list[int]) -> None:
+    options = dict(options)
+    if "at" in options:
+        axes = {"sentinel2": days(*options.pop("at")), "sentinel1": days(1, 4, 9, 12, 20)}
+    else:
+        axes = {"sentinel2": days(8, 12), "sentinel1": days(1, 4, 9, 14, 20)}
+    assert members(axes, passes, **options) == [chosen]
+
+
+def test_a_new_date_leaves_the_windows_before_it_as_they_are() -> None:
+    passes = [DOWN, DOWN, UP, UP, UP, UP, DOWN]
+    axes = {"sentinel2": days(3, 40), "sentinel1": days(1, 4, 9, 40, 43, 46, 49)}
+    assert members(axes, passes) == [[0, 1], [3, 4, 5]]
+    for count in range(3, 8):
+        assert members({**axes, "sentinel1": axes["sentinel1"][:count]}, passes[:count])[0] == [0, 1]
+    # Where radar leads, and where nothing optical is in the window.
+    assert members({"sentinel1": axes["sentinel1"]}, passes) == [[0, 1], [3, 4, 5]]
+    assert members({**axes, "sentinel2": days(70)}, passes)[:2] == [[0, 1], [3, 4, 5]]
+
+
+def test_the_median_of_a_window_mixes_no_directions() -> None:
+    power = np.array([0.02, 0.2, 0.022], "float32")[:, None, None] * np.ones((1, 2, 2), "float32")
+    coords = {
+        "time": days(1, 3, 13),
+        "orbit_state": ("time", ["descending", "ascending", "descending"]),
+        "relative_orbit": ("time", np.array([80, 102, 80], "int16")),
+        "platform": ("time", ["sentinel-1c", "sentinel-1a", "sentinel-1a"]),
+        "y": [20.0, 0.0],
+        "x": [0.0, 20.0],
+    }
+    radar = xr.Dataset({"vv": (("time", "y", "x"), power)}, coords)
+    optical = xr.Dataset({"red": (("time", "y", "x"), power)}, {**coords, "time": days(1, 3, 45)})
+    optical = optical.drop_vars(["orbit_state", "relative_orbit", "platform"])
+    for parts in ({"sentinel2": optical, "sentinel1": radar}, {"sentinel1": radar}):
+        cube = compose(xr.DataTree.from_dict(parts), "month").compute()
+        np.testing.assert_allclose(cube["vv"][0], 0.021, rtol=1e-6)
+        np.testing.assert_allclose(cube["vv_db"][0], 10 * np.log10(0.021), rtol=1e-5)
+        said = {name: cube[f"sentinel1_{name}"].to_numpy()[0] for name in ("orbit_state", "relative_orbit", "platform")}
+        assert said == {"orbit_state": "descending", "relative_orbit": 80, "platform": "sentinel-1a+sentinel-1c"}
+        assert list(cube["sentinel1_dates"].to_numpy()) == [2, 0][: cube.sizes["time"]]
+    assert "sentinel1_age" not in cube
+    cube = compose(xr.DataTree.from_dict({"sentinel2": optical, "sentinel1": radar}), "month")
+    # The mean of the 1st and 13th, and that of the 1st and 3rd.
+    np.testing.assert_allclose(cube["sentinel1_age"], [5.0, np.nan])
+    assert list(cube["sentinel1_orbit_state"].to_numpy()) == ["descending", ""]
+    assert list(cube["sentinel1_relative_orbit"].to_numpy()) == [80, 0]
+
+
+@pytest.mark.parametrize(
+    ("polarizations", "shares", "chosen"),
+    [
+        (["vv+vh", "hh", "hh+hv"], [1, 1, 1], 0),
+        (["vv+vh", "vv", "hh"], [1, 1, 1], 0),
+        (["vv+vh", "vv", "hh"], [0.2, 1, 1], 1),
+        (["vv+vh", "hh", "hh"], [0.2, 1, 1], 0),
+        (["hh+hv", "hh", "vv"], [1, 1, 1], 2),
+        (["hh+hv", "hh", "hh"], [1, 1, 1], 0),
+        (["vv+vh", "vv+vh", "vv+vh"], [1, 1, 1], 1),
+        (["", "", ""], [1, 1, 1], 1),
+    ],
+)
+def test_a_companion_with_vv_goes_before_one_that_is_nearer(
+    polarizations: list[str], shares: list[float], chosen: int
+) -> None:
+    axes = {"sentinel2": days(10), "sentinel1": days(6, 10, 12)}
+    passes = [a_pass(80, "descending", names) for names in polarizations]
+    assert members(axes, passes, "observation", shares=shares) == [[chosen]]
+    # Not at any price: what is too old is not taken.
+    assert members(axes, passes, "observation", shares=shares, max_age=1.0) == [[1]]
 
 
 def test_any_subset_of_sensors_composes(tree: xr.DataTree) -> None:

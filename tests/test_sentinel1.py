@@ -22,8 +22,9 @@ from radar_scenes import GRID, REGION, SIDE, radar_pass, write_scenes
 from glaciercube.campaign import make_plan
 from glaciercube.catalog import Scenes, SensorOptions, find
 from glaciercube.config import parse_config
-from glaciercube.cube import LoadOptions, compose, load
+from glaciercube.cube import ComposeOptions, LoadOptions, compose, load
 from glaciercube.cube.neighbours import with_neighbours
+from glaciercube.cube.passes import passes_of_node, passes_of_scenes
 from glaciercube.cube.radar import RadarOptions
 from glaciercube.cube.speckle import border_noise, lee_filter, local_mean
 from glaciercube.errors import BandError, ConfigError, CubeError
@@ -32,6 +33,7 @@ from glaciercube.region import Region
 from glaciercube.sensors import Sentinel1
 from glaciercube.sensors.datatake import datatake_began, product_key
 from glaciercube.simulate.radar import even_ground, plant_border_noise
+from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions
 
 SHAPE = (SIDE, SIDE)
@@ -194,6 +196,87 @@ def test_a_cube_on_radars_own_dates_composes_with_passes_of_every_kind(mixed: Pa
     cube = compose(load(find(mixed, REGION, "2023-07-01", ["sentinel-1"]), REGION))
     assert cube.sizes["time"] == 5
     assert {"vv_db", "hh_db"} <= set(cube.data_vars)
+
+
+# Passes in windows, and beside optical observations
+
+
+def planned(scenes: Scenes, every: str, path: Path) -> tuple[list[set[str]], tuple[str, ...]]:
+    """Per row, the scenes that the plan lists; and its keys."""
+    options = ComposeOptions(every)  # type: ignore[arg-type]
+    plan = make_plan(REGION, scenes, load_model("fusion-unet"), StoreOptions(str(path)), compose=options)
+    return [set(ids) for ids in plan.scene_ids], plan.keys
+
+
+def test_a_window_lists_the_scenes_of_its_track_and_no_others(tmp_path: Path) -> None:
+    level = {"descending": 0.02, "ascending": 0.2}
+    views = [
+        radar_pass("2023-07-01"),
+        radar_pass("2023-07-03", hour=16, direction="ascending", orbit=101),
+        radar_pass("2023-07-13", platform="C"),
+        radar_pass("2023-08-02", hour=16, direction="ascending", orbit=101),
+    ]
+    power = [{name: np.full(SHAPE, level[view.direction], np.float32) for name in ("vv", "vh")} for view in views]
+    scenes = find(write_scenes(tmp_path, list(zip(views, power, strict=True))), REGION, "2023", ["sentinel-1"])
+    cube = compose(load(scenes, REGION), "month")
+    np.testing.assert_allclose(cube["vv"].isel(y=4, x=4), [0.02, 0.2], rtol=1e-6)
+    assert list(cube["sentinel1_orbit_state"].to_numpy()) == ["descending", "ascending"]
+    assert list(cube["sentinel1_relative_orbit"].to_numpy()) == [37, 101]
+    assert list(cube["sentinel1_platform"].to_numpy()) == ["sentinel-1a+sentinel-1c", "sentinel-1a"]
+    assert list(cube["sentinel1_polarizations"].to_numpy()) == ["vv+vh"] * 2
+    assert list(cube["sentinel1_dates"].to_numpy()) == [2, 1]
+    listed, keys = planned(scenes, "month", tmp_path / "x.zarr")
+    by_time = list(scenes.table.sort_values("time")["id"])
+    assert listed == [{by_time[0], by_time[2]}, {by_time[3]}]
+    # A scene that no window is made of changes no row; nor does a new date in another window.
+    for fewer, row in ((np.array([0, 2, 3]), slice(0, 2)), (np.array([0, 1, 2]), slice(0, 1))):
+        table = scenes.table.sort_values("time").iloc[fewer].reset_index(drop=True)
+        assert planned(dataclasses.replace(scenes, table=table), "month", tmp_path / "x.zarr")[1] == keys[row]
+    # The user's own choice.
+    mine = find(tmp_path / "catalog.json", REGION, "2023-07", {"sentinel-1": SensorOptions(orbit="ascending")})
+    forced = compose(load(mine, REGION), "month")
+    np.testing.assert_allclose(forced["vv"].isel(y=4, x=4), [0.2], rtol=1e-6)
+
+
+def test_a_pass_of_hh_alone_is_no_companion_where_there_is_one_of_vv(tmp_path: Path) -> None:
+    views = [
+        radar_pass("2023-07-09", orbit=38, mode="EW", polarizations=("hh",)),
+        radar_pass("2023-07-12"),
+        radar_pass("2023-09-09", orbit=38, mode="EW", polarizations=("hh",)),
+    ]
+    even = {name: np.full(SHAPE, 0.1, np.float32) for name in ("vv", "vh", "hh")}
+    scenes = find(write_scenes(tmp_path, [(view, even) for view in views]), REGION, "2023", ["sentinel-1"])
+    tree = load(scenes, REGION)
+    assert list(tree["sentinel1"]["polarizations"].to_numpy()) == ["hh", "vv+vh", "hh"]
+    radar = tree["sentinel1"].to_dataset()
+    dates = np.array(["2023-07-10T10:00", "2023-09-10T10:00"], "datetime64[ns]")
+    red = xr.full_like(radar["vv"].isel(time=[0, 0]).drop_vars(radar["vv"].coords), 0.1)
+    optical = xr.Dataset({"red": red}, {"time": dates, "y": radar["y"], "x": radar["x"]})
+    cube = compose(xr.DataTree.from_dict({"sentinel2": optical, "sentinel1": radar}))
+    assert list(cube["sentinel1_polarizations"].to_numpy()) == ["vv+vh", "hh"]
+    assert list(cube["sentinel1_instrument_mode"].to_numpy()) == ["IW", "EW"]
+    assert list(cube["sentinel1_relative_orbit"].to_numpy()) == [37, 38]
+    np.testing.assert_allclose(cube["vv"].isel(y=4, x=4), [0.1, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(cube["hh"].isel(y=4, x=4), [np.nan, 0.1], rtol=1e-6)
+    # What the plan decides from the scenes is what compose decides from the tree.
+    assert passes_of_scenes(scenes) == passes_of_node(radar)
+
+
+@pytest.mark.parametrize("every", ["observation", "month", "season", "year"])
+def test_plan_and_cube_are_of_the_same_scenes(world: World, catalog: Path, every: str) -> None:
+    scenes = find(catalog, world.region, "2021/2022", ["sentinel-2", "sentinel-1"])
+    options = ComposeOptions(every)  # type: ignore[arg-type]
+    store = StoreOptions("never-written.zarr")
+    plan = make_plan(world.region, scenes, load_model("fusion-unet"), store, compose=options)
+    cube = compose(load(scenes, world.region), options)
+    table = scenes.of("sentinel-1").table.set_index("id")
+    for row, ids in enumerate(plan.scene_ids):
+        notes = [json.loads(table.loc[name, "notes"]) for name in ids if name in table.index]
+        said = {(note["orbit_state"], note["relative_orbit"]) for note in notes} or {("", 0)}
+        here = cube.isel(time=row)
+        assert said == {(str(here["sentinel1_orbit_state"].to_numpy()), int(here["sentinel1_relative_orbit"]))}
+        if every != "observation":
+            assert int(here["sentinel1_dates"]) == len({table.loc[name, "time"] for name in ids if name in table.index})
 
 
 # Border noise
@@ -477,6 +560,31 @@ def test_blocks_with_their_neighbours_are_as_dasks_own(chunks: Any, boundary: An
     np.testing.assert_array_equal(found.compute(), expected)
     small = with_neighbours(local_mean, da.from_array(power[:9, :40], chunks=8), window=23, **asked)
     assert small.compute().shape == (9, 40)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (3, 3), (7, 60)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"speckle": "mean", "window": 7},
+        {"speckle": "lee", "window": 2001},
+        {"border_reach": 5000},
+    ],
+)
+def test_filters_may_reach_further_than_the_grid(noisy: Scenes, shape: tuple[int, int], options: Any) -> None:
+    small = Region("small", GRID[30 : 30 + shape[0], 18 : 18 + shape[1]])
+    plain = {"border_noise": False} if "speckle" in options else {}
+    whole = radar(noisy, small, **options, **plain)["vv"].isel(time=0).to_numpy()
+    np.testing.assert_array_equal(radar(noisy, small, cell=3, **options, **plain)["vv"].isel(time=0), whole)
+    power = radar(noisy, small, border_noise=False)["vv"].isel(time=0).to_numpy()
+    if options.get("speckle") == "mean" and max(shape) <= 4:
+        mean = power[np.isfinite(power)].mean() if np.isfinite(power).any() else np.nan
+        np.testing.assert_allclose(whole, np.where(np.isnan(power), np.nan, mean), rtol=1e-6)
+    if "border_reach" in options:
+        near = radar(noisy, small, border_reach=100)["vv"].isel(time=0)
+        np.testing.assert_array_equal(near, whole)
+        assert np.isfinite(whole).sum() < np.isfinite(power).sum() or shape[1] < 3
+    assert (np.isfinite(whole) <= np.isfinite(power)).all()
 
 
 def test_inside_a_swath_borders_cost_nothing(tmp_path: Path) -> None:

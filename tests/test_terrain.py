@@ -460,7 +460,7 @@ def _sums_as_gdal(z: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], 
 
 
 def _direction(east: npt.NDArray[Any], north: npt.NDArray[Any]) -> Array:
-    return np.degrees(np.arctan2(east.astype(float), north.astype(float)))
+    return np.asarray(np.degrees(np.arctan2(east.astype(float), north.astype(float))))
 
 
 def _turn(one: Array, other: Array) -> Array:

@@ -14,6 +14,7 @@ import pandas as pd
 from glaciercube.catalog import Scenes
 from glaciercube.cube import ComposeOptions, LoadOptions, Row, schedule
 from glaciercube.cube.coverage import coverage
+from glaciercube.cube.passes import Pass, passes_of_scenes
 from glaciercube.cube.radar import averaged_times
 from glaciercube.errors import PlanError
 from glaciercube.inference import KERNEL_VERSION
@@ -165,7 +166,9 @@ def make_plan(
     """
     load, compose = load or LoadOptions(), compose or ComposeOptions()
     axes = _axes(scenes)
-    rows = tuple(schedule(axes, compose, _coverage(scenes, region))) if axes else (_static_row(scenes),)
+    rows = (
+        tuple(schedule(axes, compose, _coverage(scenes, region), _passes(scenes))) if axes else (_static_row(scenes),)
+    )
     averaged = _averaged(scenes, load)
     members = [_members(scenes, row, averaged) for row in rows]
     decided = {
@@ -205,6 +208,12 @@ def _coverage(scenes: Scenes, region: Region) -> dict[str, np.ndarray[Any, np.dt
     """Shares of the region by node, as `compose` finds them beside the pixels."""
     found = {scenes.sensor(name): coverage(scenes.of(name), region.geobox) for name in scenes.sensors}
     return {sensor.node: shares.to_numpy("float64") for sensor, shares in found.items() if not sensor.static}
+
+
+def _passes(scenes: Scenes) -> dict[str, tuple[Pass, ...]]:
+    """What radar acquisitions are comparable by, as `compose` finds it beside the pixels."""
+    radar = "sentinel-1"
+    return {"sentinel1": passes_of_scenes(scenes.of(radar))} if radar in scenes.sensors else {}
 
 
 def _static_row(scenes: Scenes) -> Row:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from glaciercube.cube.masks import CLEAR_FLAGS, FLAG_CLOUD, FLAG_OBSERVED, FLAG_SHADOW, FLAG_SNOW, optical_flags
+from glaciercube.cube.passes import PASS_COORDS, passes_of_node, window_passes
 from glaciercube.cube.schedule import ComposeOptions, Row, schedule
 from glaciercube.cube.statistics import nan_median
 from glaciercube.cube.terrain import hillshade
@@ -23,7 +24,7 @@ from glaciercube.sensors.sentinel2 import CLOUD_LAYERS
 __all__ = ["CLEAR_FLAGS", "FLAG_CLOUD", "FLAG_OBSERVED", "FLAG_SHADOW", "FLAG_SNOW", "compose"]
 
 # What a companion says of its pass, kept beside its age.
-_ORBIT = ("orbit_state", "relative_orbit", "platform")
+_ORBIT = tuple(name for name in PASS_COORDS if name != "group")
 _SUN = ("sun_azimuth", "sun_elevation")
 
 
@@ -45,10 +46,11 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
         called cloud and recovered as ice) and what they were made from (``scl``, ``cloud_probability``,
         ``snow_probability``), ``hillshade`` where sun and terrain are known, ``vv vh vv_db vh_db``; (y, x): terrain
         variables; (time): ``sentinel1_age`` in days (companion minus observation; NaN where there is none), and
-        ``sentinel1_orbit_state`` and ``sentinel1_relative_orbit`` of the companion where they are known; layers of the
-        user's own by their names, put on the time axis as companions are (with ``<name>_age``) or, if they are static,
-        once. In windows
-        ``time`` is their start, with ``time_bnds``. float32, NaN where there is no data.
+        ``sentinel1_orbit_state``, ``sentinel1_relative_orbit`` (int16; 0 where unknown, and where there is none),
+        ``sentinel1_instrument_mode``, ``sentinel1_polarizations`` and ``sentinel1_platform`` of the companion where
+        they are known; layers of the user's own by their names, put on the time axis as companions are (with
+        ``<name>_age``) or, if they are static, once. In windows ``time`` is their start, with ``time_bnds``, and radar
+        is of one track, of which ``sentinel1_dates`` acquisitions entered. float32, NaN where there is no data.
 
     Raises
     ------
@@ -72,7 +74,8 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     if not dynamic:
         return _static_only(static)
     coverage = {name: node["coverage"].to_numpy() for name, node in dynamic.items() if "coverage" in node.coords}
-    rows = schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options, coverage)
+    passes = {name: passes_of_node(node) for name, node in dynamic.items() if name == "sentinel1"}
+    rows = schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options, coverage, passes)
     cube = _on_observations(dynamic, rows) if options.every == "observation" else _in_windows(dynamic, rows)
     for name, node in static.items():
         cube = _with_terrain(cube, node) if name == "terrain" else cube.assign(node.data_vars)
@@ -119,10 +122,10 @@ def _on_observations(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Data
 def _only_where(variable: xr.DataArray, near: xr.DataArray) -> xr.DataArray:
     if "time" not in variable.dims:
         return variable
-    # Flags are unsigned, and their "nothing was there" is 0; a name's is empty.
-    fill: Any = {"u": 0, "b": False, "U": "", "O": ""}.get(variable.dtype.kind, np.nan)
+    # Flags are unsigned, and their "nothing was there" is 0, as is an orbit's number; a name's is empty.
+    fill: Any = {"u": 0, "i": 0, "b": False, "U": "", "O": ""}.get(variable.dtype.kind, np.nan)
     kept = variable.where(near, fill)
-    return kept.astype(variable.dtype) if variable.dtype.kind in "ub" else kept
+    return kept.astype(variable.dtype) if variable.dtype.kind in "uib" else kept
 
 
 def _named(node: xr.Dataset) -> list[str]:
@@ -150,6 +153,9 @@ def _in_windows(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
     leading, *companions = dynamic
     bounds = np.array([[row.time, row.end] for row in rows]).astype(windows.dtype)
     cube = cube.assign(_ages(rows, leading, companions)).assign_coords(time_bnds=(("time", "bnds"), bounds))
+    if "sentinel1" in dynamic:
+        said = window_passes(dynamic["sentinel1"], [np.array(row.members.get("sentinel1", ())) for row in rows])
+        cube = cube.assign_coords({f"sentinel1_{name}": values for name, values in said.items()})
     cube["time"].attrs.update(standard_name="time", bounds="time_bnds", long_name="start of the window")
     return cube
 

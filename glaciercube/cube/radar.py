@@ -18,6 +18,7 @@ from odc.geo.geom import Geometry
 from glaciercube.catalog import Scenes
 from glaciercube.cube.coverage import with_coverage
 from glaciercube.cube.neighbours import with_neighbours
+from glaciercube.cube.passes import pass_table
 from glaciercube.cube.series import Layers, check_labels, join_layers, read_layers
 from glaciercube.cube.speckle import EDGE_WIDTH, border_noise, lee_filter, local_mean, mean_of_layers
 from glaciercube.errors import require
@@ -25,10 +26,7 @@ from glaciercube.reading.request import Backend
 from glaciercube.sensors import Sensor, decibel
 from glaciercube.sensors.sentinel1 import CO_POLARIZED, PLATFORM_DB, POLARIZATIONS
 
-__all__ = ["PASS_COORDS", "RadarOptions", "averaged_times", "load_radar"]
-
-# What is known of each observation, as coordinates along time.
-PASS_COORDS: Final = ("orbit_state", "relative_orbit", "platform", "instrument_mode", "group")
+__all__ = ["RadarOptions", "averaged_times", "load_radar"]
 
 _LOOKS: Final = {"IW": 4.4, "EW": 10.7}  # equivalent number of looks of GRD (Sentinel-1 product specification)
 _RESOLUTION_CELL: Final = {"IW": 20.0 * 22.0, "EW": 93.0 * 87.0}  # m2, ground range by azimuth (same)
@@ -118,9 +116,9 @@ def load_radar(
     Dataset (time, y, x)
         float32 ``vv vh hh hv`` linear power and ``vv_db`` and so on, as far as scenes have them, NaN elsewhere;
         ``local_incidence`` and ``layover_shadow`` where they were asked for at `find`; one layer per pass of one
-        platform, orbit and mode. Coordinates along time: ``orbit_state``, ``platform``, ``instrument_mode``, ``group``
-        (text, empty where unknown), ``relative_orbit`` (int, 0 where unknown) and
-        ``coverage`` (share of the grid within its footprints).
+        platform, orbit and mode. Coordinates along time: ``orbit_state``, ``platform``, ``instrument_mode``,
+        ``polarizations`` (``"vv+vh"``), ``group`` (text, empty where unknown), ``relative_orbit`` (int, 0 where
+        unknown) and ``coverage`` (share of the grid within its footprints).
 
     Raises
     ------
@@ -138,7 +136,7 @@ def load_radar(
                 power = [_without_border_noise(layer, options) for layer in power]
             layers.setdefault(time, []).extend(power)
     series = join_layers(layers)
-    passes = _passes(scenes)
+    passes = pass_table(scenes)
     looks = _looks(passes, geobox, options)
     if options.multilook_dates > 1:
         members = _members(passes, options)
@@ -159,7 +157,7 @@ def averaged_times(scenes: Scenes, options: RadarOptions) -> dict[np.datetime64,
     options : RadarOptions
         How power is averaged.
     """
-    passes = _passes(scenes)
+    passes = pass_table(scenes)
     times = passes.index.to_numpy()
     return {times[row]: tuple(sorted(times[group])) for row, group in enumerate(_members(passes, options))}
 
@@ -203,7 +201,8 @@ def _without_border_noise(layer: xr.Dataset, options: RadarOptions) -> xr.Datase
     found = with_neighbours(
         border_noise,
         layer[lead].data,
-        options.border_reach + EDGE_WIDTH,
+        # Further away than the grid is long there is only more of what lies beyond it.
+        min(options.border_reach, max(layer[lead].shape)) + EDGE_WIDTH,
         # What lies beyond the grid is not known: its edge is no edge of a swath.
         boundary="nearest",
         dtype=bool,
@@ -212,19 +211,6 @@ def _without_border_noise(layer: xr.Dataset, options: RadarOptions) -> xr.Datase
     )
     noise = layer[lead].copy(data=found)
     return layer.assign({name: layer[name].where(~noise) for name in POLARIZATIONS if name in layer})
-
-
-def _passes(scenes: Scenes) -> pd.DataFrame:
-    """A row per observation, by time: `PASS_COORDS` and ``looks``."""
-    table = scenes.table.drop_duplicates("time").sort_values("time")
-    notes = [json.loads(text) for text in table["notes"]]
-    columns: dict[str, list[Any]] = {
-        name: [str(note.get(name) or "") for note in notes] for name in PASS_COORDS if name != "relative_orbit"
-    }
-    columns["relative_orbit"] = [int(note.get("relative_orbit") or 0) for note in notes]
-    columns["group"] = list(table["group"])
-    columns["looks"] = [note.get("looks") for note in notes]
-    return pd.DataFrame(columns, index=pd.DatetimeIndex(table["time"]))
 
 
 def _looks(passes: pd.DataFrame, geobox: GeoBox, options: RadarOptions) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -272,7 +258,8 @@ def _filtered(series: xr.Dataset, options: RadarOptions, looks: np.ndarray[Any, 
             known: dict[str, Any] = {} if options.speckle == "mean" else {"looks": float(count)}
             function = local_mean if options.speckle == "mean" else lee_filter
             near: dict[str, Any] = {"boundary": np.nan, "dtype": power.dtype, "window": options.window}
-            layers.append(with_neighbours(function, power.data[row], options.window // 2, **near, **known))
+            depth = min(options.window // 2, max(power.shape[1:]))
+            layers.append(with_neighbours(function, power.data[row], depth, **near, **known))
         return power.copy(data=da.stack(layers))
 
     return _on_power(series, smooth)
@@ -299,6 +286,7 @@ def _described(series: xr.Dataset, passes: pd.DataFrame) -> xr.Dataset:
         "relative_orbit": "relative orbit, 0 where unknown",
         "platform": "satellite",
         "instrument_mode": "mode of acquisition",
+        "polarizations": "polarisations, joined by +",
         "group": "overpass",
     }
     coords = {}

@@ -1,8 +1,8 @@
-"""Which acquisitions make which row of the time axis; decided from times and footprints, before any pixel is read."""
+"""Which acquisitions make which row of the time axis; decided from what is known before any pixel is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -11,11 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from glaciercube.cube.masks import MaskOptions
+from glaciercube.cube.passes import Pass, choose_companion, choose_track
 from glaciercube.errors import CubeError, require
 
 __all__ = ["ComposeOptions", "Row", "Times", "schedule"]
 
 Times: TypeAlias = npt.NDArray[np.datetime64]
+Shares: TypeAlias = Mapping[str, npt.NDArray[np.floating[Any]]]
+Passes: TypeAlias = Mapping[str, Sequence[Pass]]
 
 # pandas frequency of the start of each window; seasons are meteorological, December first.
 _WINDOWS = {"month": "MS", "season": "QS-DEC", "year": "YS"}
@@ -30,11 +33,18 @@ class ComposeOptions:
     every : str
         ``"observation"``: the dates of the leading sensor (Sentinel-2, else Sentinel-1); ``"month"``, ``"season"``,
         ``"year"``: the median of clear pixels in calendar windows (a southern ablation season falls into two years).
+        Radar in a window is of one track (relative orbit, direction, mode and co-polarised band): ascending and
+        descending passes see a slope from two sides, and their median is neither. It is chosen window by window, since
+        old rows must not change with new dates, by what `glaciercube.cube.passes.choose_track` says; the filter
+        ``orbit`` of `SensorOptions` forces one for all windows.
     max_age : float
-        Days; in ``observation``, a companion further away in time than this is not used. The nearest in time is taken.
+        Days; in ``observation``, a companion further away in time than this is not used. The nearest in time is taken,
+        but for radar VV goes before HH, and a pair of polarisations before a single one
+        (`glaciercube.cube.passes.choose_companion`).
     min_coverage : float
         Share of the region, 0 to 1. A companion whose footprint covers less is passed over where another within
-        `max_age` covers as much; where none does, the nearest is taken all the same.
+        `max_age` covers as much; where none does, the nearest is taken all the same. In windows, passes that cover
+        less do not count in the choice of a track.
     mask : MaskOptions
         What counts as hidden by cloud.
     """
@@ -79,7 +89,8 @@ class Row:
 def schedule(
     axes: Mapping[str, Times],
     options: ComposeOptions,
-    coverage: Mapping[str, npt.NDArray[np.floating[Any]]] | None = None,
+    coverage: Shares | None = None,
+    passes: Passes | None = None,
 ) -> list[Row]:
     """Lay the acquisitions of several sensors on one time axis.
 
@@ -92,6 +103,8 @@ def schedule(
     coverage : mapping or None
         Node name -> share of the region that each acquisition covers (`glaciercube.cube.coverage`); what is not known
         counts as all of it.
+    passes : mapping or None
+        Node name -> what each acquisition is comparable by, for radar (`glaciercube.cube.passes`).
 
     Returns
     -------
@@ -108,38 +121,49 @@ def schedule(
     if not axes or not any(len(times) for times in axes.values()):
         raise CubeError("there is no acquisition to compose", "load at least one sensor")
     if options.every == "observation":
-        return _observations(axes, options, coverage or {})
-    return _windows(axes, _WINDOWS[options.every])
+        return _observations(axes, options, coverage or {}, passes or {})
+    return _windows(axes, options, coverage or {}, passes or {})
 
 
-def _observations(
-    axes: Mapping[str, Times], options: ComposeOptions, coverage: Mapping[str, npt.NDArray[np.floating[Any]]]
-) -> list[Row]:
+def _observations(axes: Mapping[str, Times], options: ComposeOptions, coverage: Shares, passes: Passes) -> list[Row]:
     leading, *companions = axes
+    covers = _covers(axes, options, coverage)
     rows = []
     for time in axes[leading]:
         members: dict[str, tuple[np.datetime64, ...]] = {leading: (time,)}
         for name in companions:
             days = np.abs((axes[name] - time) / np.timedelta64(1, "D"))
-            within = days <= options.max_age
-            if not within.any():
-                continue
-            covers = within & (coverage.get(name, np.ones(days.size)) >= options.min_coverage)
-            candidates = covers if covers.any() else within
-            members[name] = (axes[name][np.where(candidates, days, np.inf).argmin()],)
+            within = np.flatnonzero(days <= options.max_age)
+            if within.size:
+                members[name] = (axes[name][choose_companion(within, days, covers[name], passes.get(name, ()))],)
         rows.append(Row(time, None, members))
     return rows
 
 
-def _windows(axes: Mapping[str, Times], frequency: str) -> list[Row]:
-    offset: Any = pd.tseries.frequencies.to_offset(frequency)
+def _windows(axes: Mapping[str, Times], options: ComposeOptions, coverage: Shares, passes: Passes) -> list[Row]:
+    offset: Any = pd.tseries.frequencies.to_offset(_WINDOWS[options.every])
     starts = {name: _starts(times, offset) for name, times in axes.items()}
+    covers = _covers(axes, options, coverage)
+    leading = next(iter(axes))
     rows = []
     for window in np.unique(np.concatenate(list(starts.values()))):
-        members = {name: tuple(axes[name][starts[name] == window]) for name in axes}
+        inside = {name: np.flatnonzero(starts[name] == window) for name in axes}
+        # The mean date that ties are settled by is that of another sensor.
+        near = pd.DatetimeIndex(axes[leading][inside[leading]]).mean() if inside[leading].size else None
+        for name in set(passes) & {name for name in axes if inside[name].size}:
+            own = inside[name]
+            seen = [passes[name][int(index)] for index in own]
+            chosen = choose_track(axes[name][own], seen, covers[name][own], None if name == leading else near)
+            inside[name] = own[chosen]
+        members = {name: tuple(axes[name][own]) for name, own in inside.items() if own.size}
         end = (pd.Timestamp(window) + offset).to_datetime64().astype(window.dtype)
-        rows.append(Row(window, end, {name: times for name, times in members.items() if times}))
+        rows.append(Row(window, end, members))
     return rows
+
+
+def _covers(axes: Mapping[str, Times], options: ComposeOptions, coverage: Shares) -> dict[str, npt.NDArray[np.bool_]]:
+    """Whether each acquisition covers enough of the region."""
+    return {name: coverage.get(name, np.ones(len(times))) >= options.min_coverage for name, times in axes.items()}
 
 
 def _starts(times: Times, offset: Any) -> Times:
