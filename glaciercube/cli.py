@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -97,6 +98,11 @@ def find(config: Path, save: Path | None, calendar: Path | None) -> None:
     from glaciercube.config import load_config
 
     settings = load_config(config)
+    # A search may take minutes; what would be lost after it is refused before.
+    for path in filter(None, (save, calendar)):
+        _check_writable(path)
+    if calendar is not None:
+        _check_picture(calendar)
     region = settings.region.region()
     scenes = settings.find(region)
     click.echo(f"{scenes.completeness(region)}\n")
@@ -136,9 +142,28 @@ def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path |
         _draw(plot_area(series, title=f"{store.stem}, ice area within outlines"), plot)
 
 
-def _draw(figure: Any, path: Path) -> None:
-    if path.suffix.lstrip(".") not in figure.canvas.get_supported_filetypes():
+def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise ConfigError(f"cannot write to {path} (it is a folder)", "give the name of a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write to {path} (there is no folder {path.parent})", "make it, or choose another")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(
+            f"cannot write to {path} (it may not be written)", "change its permissions, or choose another"
+        )
+
+
+def _check_picture(path: Path) -> None:
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ConfigError("pictures need matplotlib", "pip install 'glaciercube[view]'") from error
+    if path.suffix.lstrip(".").lower() not in FigureCanvasBase.get_supported_filetypes():
         raise ConfigError(f"cannot draw to {path}", "end its name in .png, .pdf or .svg")
+
+
+def _draw(figure: Any, path: Path) -> None:
+    _check_picture(path)
     figure.savefig(path)
     click.echo(f"picture: {path}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pystac
 import pytest
+from click.testing import CliRunner
 
 from glaciercube.catalog import Scenes, SensorOptions, find, parse_interval
 from glaciercube.catalog.unsigned import without_secrets
+from glaciercube.cli import main
 from glaciercube.errors import BandError, CatalogError, ConfigError, EmptySearchError
 from glaciercube.region import Region
 from glaciercube.sensors import Sentinel1, Sentinel2, resolve_bands
@@ -166,6 +169,37 @@ def test_bad_intervals(text: str) -> None:
 def test_secrets_leave_urls() -> None:
     assert without_secrets("https://user:key@host/a.tif?sig=abc#x") == "https://host/a.tif"
     assert without_secrets("/data/a.tif") == "/data/a.tif"
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "words"),
+    [
+        ("--calendar", "a.xyz", "cannot draw to"),
+        ("--calendar", "a", "end its name in .png, .pdf or .svg"),
+        ("--calendar", "none/a.png", "there is no folder"),
+        ("--calendar", "", "(it is a folder): give the name of a file"),
+        ("--save", "none/a.parquet", "there is no folder"),
+        ("--save", "", "(it is a folder): give the name of a file"),
+        ("--save", "locked.parquet", "it may not be written"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_search(
+    tmp_path: Path, option: str, name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "region: {bbox: [10, 46, 10.1, 46.1], resolution: 60}\ncatalog: http://127.0.0.1:9/stac\ntime: 2021\n"
+        f"store: {tmp_path / 'out.zarr'}\n"
+    )
+    searched = []
+    monkeypatch.setattr("glaciercube.config.find", lambda *_: searched.append(True))
+    # Permissions do not hold for root.
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK or "locked" not in str(path))
+    (tmp_path / "locked.parquet").touch()
+    refused = CliRunner().invoke(main, ["find", str(job), option, str(tmp_path / name)])
+    assert refused.exit_code == 1, refused.stderr
+    assert words in refused.stderr
+    assert not searched
 
 
 RECORDED = (

@@ -73,7 +73,8 @@ def _stackstac() -> Any:
     except ImportError as error:
         raise ConfigError(
             "the backend stackstac is not installed",
-            "pip install 'glaciercube[stackstac]' (it needs pandas before 3), or write load: {backend: odc}",
+            # It asks for pandas before 3 and works with 3: with its dependencies it would take pandas back.
+            "pip install --no-deps stackstac, or write load: {backend: odc}",
         ) from error
 
 
