@@ -227,6 +227,9 @@ def test_observations_keep_the_leading_axis_and_say_how_old_companions_are(tree:
     # What the classification calls cloud is cloud, or recovered as ice (64), which sets the bit of snow too.
     np.testing.assert_array_equal((flags & (2 | 64)) > 0, scl.isin([8, 9, 10]) & observed)
     np.testing.assert_array_equal(((flags & 8) > 0) & ((flags & 64) == 0), (scl == 11) & observed)
+    # What a companion was is under its own name, and nothing of it under the leading sensor's.
+    assert {"sentinel1_orbit_state", "sentinel1_relative_orbit"} <= set(cube.coords)
+    assert not {"orbit_state", "relative_orbit", "platform", "group"} & set(cube.coords)
 
 
 def test_years_are_medians_of_clear_pixels(tree: xr.DataTree) -> None:

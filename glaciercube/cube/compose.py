@@ -114,7 +114,11 @@ def _on_observations(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Data
         own = [coord for coord in companion.coords if coord != "time" and "time" in companion[coord].dims]
         cube = cube.assign(companion.drop_vars(own).map(_only_where, keep_attrs=True, near=near).data_vars)
         cube = cube.assign_coords(
-            {f"{_own(name)}_{coord}": _only_where(companion[coord], near) for coord in _named(companion)}
+            # Without the node's other coordinates: those of the leading sensor stand for the row.
+            {
+                f"{_own(name)}_{coord}": _only_where(companion[coord].reset_coords(drop=True), near)
+                for coord in _named(companion)
+            }
         )
     return cube.assign(_ages(rows, leading, companions))
 
