@@ -96,6 +96,8 @@ class Scenes:
             # How a store is reached does not change what is in it.
             bands = {name: {**band, "options": ()} for name, band in json.loads(row["bands"]).items()}
             values["bands"] = json.dumps(bands, sort_keys=True)
+            # The sun decides the hillshade; a thousandth of a degree is what two machines may compute differently.
+            values["sun"] = f"{row['sun_azimuth']:.2f}/{row['sun_elevation']:.2f}"
             layer = json.loads(row["notes"]).get("layer")
             if layer is not None:
                 # What its numbers mean is the user's word, and decides.
