@@ -91,6 +91,8 @@ class FaultServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: FaultServer
     protocol_version = "HTTP/1.1"
+    # Headers and body go out one after the other; the second would wait for the client to acknowledge the first.
+    disable_nagle_algorithm = True
     timeout = 30
 
     def do_HEAD(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import FULL
-from fault_server import KINDS, FaultServer, serve
+from fault_server import KINDS, Asked, FaultServer, serve
 
 from glaciercube.campaign import Plan, RunOptions, make_plan, run
 from glaciercube.catalog import Scenes, find
@@ -17,6 +17,7 @@ from glaciercube.cube import LoadOptions, compose, load
 from glaciercube.errors import ReadError
 from glaciercube.inference import predict
 from glaciercube.models import load_model
+from glaciercube.reading import blocks
 from glaciercube.reading.retry import ReadOptions
 from glaciercube.reading.transport import forget
 from glaciercube.simulate.world import World
@@ -188,6 +189,85 @@ def test_without_credentials_a_run_does_not_end_empty(
     # Shards that no scene reaches need nothing.
     assert first["glacier_probability"].isnull().all()
     assert not (first["quality"] & 2).any()
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file is kept at a time: every unit asks the server."""
+    monkeypatch.setattr(blocks, "CACHE_BYTES", 2 * blocks.BLOCK)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.usefixtures("forgetful")
+def test_a_token_that_ends_during_a_run_blanks_nothing(
+    tmp_path: Path, world: World, scenes: Scenes, catalog: Path, server: FaultServer, lost: bool
+) -> None:
+    """Neither with nor without a scene that was really lost, and rightly left out, while the token was good."""
+    early = (scenes.table["sensor"] == "sentinel-2") & (scenes.table["time"].dt.year == 2021)
+    moving = Scenes(scenes.table[early].reset_index(drop=True), scenes.source)
+    plan = planned(tmp_path / "a.zarr", world, served(moving, catalog, server))
+    run(planned(tmp_path / "quiet.zarr", world, served(moving, catalog, server)), RunOptions(threads=1))
+    victim, ends = str(moving.table.iloc[0]["id"]), server.requests + server.requests // 2
+    done_pixels = 0
+
+    def choose(asked: Asked) -> str | None:
+        if server.requests > ends:
+            return "403"
+        return "404" if lost and victim in asked.path else None
+
+    server.choose = choose
+    with pytest.raises(ReadError, match="check the credentials") as caught:
+        run(plan, RunOptions(threads=1))
+    assert caught.value.failure == "authorisation"
+    told = missing_scenes(tmp_path / "a.zarr")
+    assert set(told["scene"]) == ({victim} if lost else set())
+    assert set(told["failure"]) <= {"permanent"}
+    found, wanted = open_store(tmp_path / "a.zarr"), open_store(tmp_path / "quiet.zarr")
+    first = without(world, moving, {victim}, found["time"].to_numpy()[0]) if lost else wanted.isel(time=0)
+    for row in range(2):
+        expected = wanted.isel(time=row) if row else first
+        done = (found["quality"].isel(time=row) != 0).to_numpy()
+        done_pixels += int(done.sum())
+        for name in ("glacier_probability", "quality"):
+            here = found[name].isel(time=row).to_numpy()[done]
+            np.testing.assert_allclose(here, expected[name].to_numpy()[done], atol=0.0 if row else 0.0021)
+    assert 0 < done_pixels < found["quality"].size
+    server.choose = None
+    forget()
+    assert run(plan, RunOptions(retry_missing=True)).lacking == 0
+    np.testing.assert_array_equal(open_store(tmp_path / "a.zarr")["glacier_probability"], wanted["glacier_probability"])
+
+
+def test_a_scene_that_alone_is_refused_is_left_out(
+    tmp_path: Path, world: World, scenes: Scenes, catalog: Path, server: FaultServer
+) -> None:
+    """Others of its collection must be readable: those of another, on the same host, say nothing of its token."""
+    moving = Scenes(scenes.table[scenes.table["sensor"] != "sentinel-1"].reset_index(drop=True), scenes.source)
+    victim = str(moving.of("sentinel-2").table.iloc[0]["id"])
+    server.choose = lambda asked: "403" if victim in asked.path else None
+    assert run(planned(tmp_path / "a.zarr", world, served(moving, catalog, server))).lacking >= 3
+    told = missing_scenes(tmp_path / "a.zarr")
+    assert (set(told["scene"]), set(told["failure"])) == ({victim}, {"authorisation"})
+    forget()
+    server.choose = lambda asked: "403" if "sentinel-2" in asked.path else None
+    with pytest.raises(ReadError, match="check the credentials"):
+        run(planned(tmp_path / "b.zarr", world, served(moving, catalog, server)))
+    assert missing_scenes(tmp_path / "b.zarr").empty
+
+
+def test_a_refusal_that_has_passed_is_no_loss(
+    tmp_path: Path, world: World, scenes: Scenes, catalog: Path, server: FaultServer
+) -> None:
+    """Refused twice, as while a token is being replaced, and then no more."""
+    moving = Scenes(scenes.table[scenes.table["sensor"] == "sentinel-2"].reset_index(drop=True), scenes.source)
+    left = ["403", "403"]
+    server.choose = lambda _: left.pop() if left else None
+    assert run(planned(tmp_path / "a.zarr", world, served(moving, catalog, server)), RunOptions(threads=1)).lacking == 0
+    assert not left
+    run(planned(tmp_path / "b.zarr", world, moving))
+    np.testing.assert_array_equal(
+        open_store(tmp_path / "a.zarr")["glacier_probability"], open_store(tmp_path / "b.zarr")["glacier_probability"]
+    )
 
 
 def test_processes_overcome_faults_and_their_tasks_show_no_secret(

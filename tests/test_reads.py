@@ -115,6 +115,21 @@ def test_what_stays_is_an_error_of_its_kind(server: FaultServer, fault: str, fai
     assert (again.failure, again.scene, str(again)) == (failure, "S2X", str(error))
 
 
+def test_whether_a_file_is_readable_is_asked_of_the_server(folder: Path, server: FaultServer) -> None:
+    """What is kept of a file says nothing of now: the token may have ended since."""
+    (folder / "bucket").mkdir(exist_ok=True)
+    (folder / "bucket" / "kept.tif").write_bytes((folder / "a.tif").read_bytes())
+    bucket = Address("s3://bucket/kept.tif", options=s3_options(server)).uri
+    for uri in (f"{server.url}/a.tif", bucket):
+        server.choose = None
+        assert is_readable(uri, options=QUICK)
+        assert is_readable(uri, options=QUICK)
+        server.choose = lambda _: "403"
+        before = server.requests
+        assert not is_readable(uri, options=QUICK)
+        assert server.requests > before
+
+
 def test_a_server_that_says_when_is_not_asked_before(folder: Path, server: FaultServer) -> None:
     server.retry_after = 0.4
     server.choose = once("429", "429")

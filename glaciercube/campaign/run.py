@@ -168,7 +168,7 @@ class _Kernel:
         while batches and not self.stop.is_set():
             rows = batches.pop(0)
             try:
-                found = self.reading.compute(moving.isel(time=rows), rows, gone)
+                found, missing = self.reading.compute(moving.isel(time=rows), rows, gone)
                 arrays = {**found, **{k: v for k, v in ground.items() if k == "slope"}}
             except ReadError as error:
                 # One bad file must not cost the dates that were read beside it.
@@ -179,7 +179,6 @@ class _Kernel:
                 continue
             predicted = predict_block(self.plan.model, arrays, static, window, self.options.block, len(rows))
             keys = [self.plan.keys[row] for row in rows]
-            missing = [[gone[scene] for scene in self.plan.scene_ids[row] if scene in gone] for row in rows]
             self.store.write(self.plan.times[rows], unit.block, *predicted, keys, missing)
             with self._lock:
                 self.lacking += sum(map(bool, missing))

@@ -125,7 +125,7 @@ def read_cell(
 
 
 def is_readable(uri: str, signing: str = "", options: ReadOptions | None = None) -> bool:
-    """True if a file can be opened here and now.
+    """True if a file can be opened here and now: it is asked for, whatever is kept of it.
 
     Parameters
     ----------
@@ -134,6 +134,7 @@ def is_readable(uri: str, signing: str = "", options: ReadOptions | None = None)
     """
     address = Address.parse(uri)
     driver = Driver(signing, options)
+    forget(address.href)
 
     def look(file: _File) -> npt.NDArray[Any]:
         with rasterio.open(file() if callable(file) else file, sharing=False) as source:
@@ -144,6 +145,8 @@ def is_readable(uri: str, signing: str = "", options: ReadOptions | None = None)
         Carried.nothing().applied({}, dict(address.options)),
     ):
         try:
+            if address.is_remote and not address.is_http:
+                clear(address.href)
             if address.is_zarr:
                 return _has_zarr(address, Access(signing), Turn(driver.options))
             _read(address, Access(signing), Turn(driver.options), look)
@@ -157,6 +160,8 @@ def _has_zarr(address: Address, access: Access, turn: Turn) -> bool:
     if not address.is_http:
         return any((Path(address.href) / name).is_file() for name in names)
     parts = [replace(address, href=f"{address.href.rstrip('/')}/{name}") for name in names]
+    for part in parts:
+        forget(part.href)
     return any(Remote(part, access, turn).whole() is not None for part in parts)
 
 
