@@ -72,20 +72,21 @@ def run(config: Path, *, quiet: bool) -> None:
 
     settings = load_config(config)
     options = replace(settings.run, progress=not quiet)
-    outcome = run_plan(settings.plan(), options, settings.as_dict())
+    outcome = run_plan(settings.plan(progress=not quiet), options, settings.as_dict())
     lacking = f" ({outcome.lacking} of them without scenes that could not be read)" if outcome.lacking else ""
     click.echo(f"{outcome.computed} shards computed{lacking}, {outcome.skipped} were done: {outcome.path}")
 
 
 @main.command()
 @_CONFIG
+@_QUIET
 @_told
-def explain(config: Path) -> None:
+def explain(config: Path, *, quiet: bool) -> None:
     """Say what a run of CONFIG would read, compute and write."""
     from glaciercube.campaign import explain as explain_plan
     from glaciercube.config import load_config
 
-    click.echo(str(explain_plan(load_config(config).plan())))
+    click.echo(str(explain_plan(load_config(config).plan(progress=not quiet))))
 
 
 @main.command()

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from glaciercube.campaign import Plan, RunOptions, make_plan
+from glaciercube.campaign.provenance import settled
 from glaciercube.catalog import Scenes, SensorOptions, find, without_secrets
-from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
+from glaciercube.cube import ComposeOptions, LoadOptions
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
+from glaciercube.reading.retry import ReadOptions
 from glaciercube.region import Region
 from glaciercube.sensors import Layer, LayerOptions, get_sensor
 from glaciercube.store import StoreOptions
@@ -147,11 +149,20 @@ class Config:
         """Load the model; see `glaciercube.models.load_model`."""
         return load_model(self.model.name, **self.model.parameters)
 
-    def plan(self) -> Plan:
-        """Decide the job, with offsets held against pixels; see `glaciercube.campaign.make_plan`, `settle_offsets`."""
+    def plan(self, *, progress: bool | None = None) -> Plan:
+        """Decide the job, with offsets held against pixels; see `glaciercube.campaign.make_plan`, `settle_offsets`.
+
+        Parameters
+        ----------
+        progress : bool or None
+            Show a progress bar of the scenes that are looked at; by default as ``run`` says.
+        """
         # The model first: a misspelt name should not wait for a search.
         model, region = self.load_model(), self.region.region()
-        scenes = settle_offsets(self.find(region), region, progress=self.run.progress)
+        shown = self.run.progress if progress is None else progress
+        # Looks have a patience of their own, unless the user has.
+        read = None if self.load.read == ReadOptions() else self.load.read
+        scenes = settled(self.find(region), region, self.store, progress=shown, read=read)
         return make_plan(region, scenes, model, self.store, load=self.load, compose=self.compose)
 
     def as_dict(self) -> dict[str, Any]:

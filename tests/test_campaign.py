@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from glaciercube.campaign import Plan, RunOptions, explain, make_plan, run
 from glaciercube.catalog import Scenes, find
-from glaciercube.cube import ComposeOptions, compose, load
+from glaciercube.catalog.scenes import LEFT_OUT
+from glaciercube.config import parse_config
+from glaciercube.cube import ComposeOptions, LoadOptions, MaskOptions, compose, load, settle_offsets
+from glaciercube.cube.offset_record import offset_records
+from glaciercube.cube.radar import RadarOptions
 from glaciercube.errors import GridMismatchError, ReadError, StoreError
 from glaciercube.inference import predict
 from glaciercube.models import load_model
+from glaciercube.reading import backend_odc
 from glaciercube.region import Region
 from glaciercube.simulate.world import World
-from glaciercube.store import StoreOptions, ZarrStore, missing_scenes, open_store, provenance_of
+from glaciercube.store import StoreOptions, ZarrStore, missing_scenes, open_store, provenance_of, row_label
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +59,67 @@ def test_a_run_stores_what_predict_gives(tmp_path: Path, world: World, scenes: S
     np.testing.assert_allclose(found["glacier_probability"], wanted["glacier_probability"], atol=0.002001)
     np.testing.assert_array_equal(found["quality"], wanted["quality"])
     made = provenance_of(found)
-    assert set(made["reflectance_offsets"].values()) == {0.0, -0.1}
+    records = made["reflectance_offsets"]
+    assert set(records) == set(scenes.of("sentinel-2").table["id"])
+    assert {record["offset"] for record in records.values()} == {0.0, -0.1}
+    assert all(set(record) == {"offset", "baseline", "by_baseline", "by_provider"} for record in records.values())
     assert {name for ids in made["scenes"].values() for name in ids} == set(scenes.table["id"])
     assert made["model_hash"] == plan.model.hash
     assert made["config"] == {"name": "mine"}
     assert {"torch", "zarr", "glaciercube"} <= set(made["versions"])
+
+
+def test_what_was_decided_of_scenes_is_kept(tmp_path: Path, world: World, catalog: Path) -> None:
+    scenes = find(catalog, world.region, "2021/2022")
+    lost = [
+        ("sentinel-2", "sentinel-2-l2a", name, f"its cloud cover of {cover} % is above 70 %")
+        for name, cover in (("a", 91), ("b", 80))
+    ]
+    scenes = replace(scenes, left_out=pd.DataFrame([*lost, ("dem", "c", "d", "no")], columns=list(LEFT_OUT)))
+    radar = LoadOptions(radar=RadarOptions(platform_db={"sentinel-1a": 0.25}))
+    store = StoreOptions(str(tmp_path / "a.zarr"))
+    run(make_plan(world.region, settle_offsets(scenes, world.region), load_model("ndsi"), store, load=radar))
+    made = provenance_of(open_store(tmp_path / "a.zarr"))
+    for record in made["reflectance_offsets"].values():
+        assert record["offset"] == record["by_data"] == record["by_baseline"]
+        assert record["baseline"] is not None
+    passes = made["radar_passes"]
+    assert set(passes) == set(scenes.of("sentinel-1").table["id"])
+    for record in passes.values():
+        assert record["correction_db"] == (0.25 if record["platform"] == "sentinel-1a" else 0.0)
+        assert record["orbit_state"] in ("ascending", "descending")
+        assert record["relative_orbit"] > 0
+    assert made["left_out"] == {"dem": {"no": 1}, "sentinel-2": {"its cloud cover of 91 % is above 70 %": 2}}
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.icechunk"])
+def test_the_store_remembers_what_pixels_said_of_offsets(
+    tmp_path: Path, world: World, catalog: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A look that cannot be taken any more must not bring a wrong declaration back, and redo dates with it."""
+    if name.endswith("icechunk"):
+        pytest.importorskip("icechunk")
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2"])
+    liar = scenes.table[scenes.table["offset"] == -0.1].iloc[0]
+    (path,) = copy.rglob(f"{liar['id']}.json")
+    item = json.loads(path.read_text())
+    item["properties"]["s2:processing_baseline"] = "02.14"
+    path.write_text(json.dumps(item))
+    west, south, east, north = world.region.bbox
+    config = parse_config(
+        f"{{region: {{bbox: [{west}, {south}, {east}, {north}], resolution: 40}}, catalog: {copy / 'catalog.json'}, "
+        f"time: 2021/2022, sensors: [sentinel-2], model: ndsi, store: {tmp_path / name}}}"
+    )
+    with pytest.warns(UserWarning, match="the pixels are believed"):
+        first = config.plan()
+    run(first)
+    monkeypatch.setattr(backend_odc, "read", lambda _: pytest.fail("a scene was looked at again"))
+    again = config.plan()
+    assert again.keys == first.keys
+    assert run(again).computed == 0
+    assert offset_records(again.scenes) == provenance_of(open_store(tmp_path / name))["reflectance_offsets"]
 
 
 def test_again_computes_nothing_and_touches_nothing(tmp_path: Path, world: World, scenes: Scenes) -> None:
@@ -165,9 +230,6 @@ def test_another_grid_is_refused(tmp_path: Path, world: World, scenes: Scenes) -
 
 
 def test_a_scene_that_cannot_be_read_is_left_out_and_listed(tmp_path: Path, world: World, catalog: Path) -> None:
-    import json
-    import shutil
-
     copy = tmp_path / "world"
     shutil.copytree(catalog.parent, copy)
     scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2", "dem"])
@@ -202,10 +264,62 @@ def test_a_scene_that_cannot_be_read_is_left_out_and_listed(tmp_path: Path, worl
     )
 
 
+@pytest.mark.parametrize("broken", ["all", "B11"])
+def test_a_loss_is_recorded_with_every_date_that_it_touches(
+    tmp_path: Path, world: World, catalog: Path, broken: str
+) -> None:
+    """The mask of each date needs the classification of all: success and pixels are those of any batch of dates."""
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2"])
+    victim = scenes.table.iloc[0]
+    for name, asset in json.loads(victim["item"])["assets"].items():
+        if broken in ("all", name) and asset["href"].endswith(".tif"):
+            Path(asset["href"]).write_bytes(Path(asset["href"]).read_bytes()[:300])
+    options = ComposeOptions(mask=MaskOptions(recover_ice="persistent"))
+    stores = []
+    for dates in (1, 4):
+        path = tmp_path / f"{dates}.zarr"
+        store = StoreOptions(str(path), shard=48, chunk=48)
+        plan = make_plan(world.region, scenes, load_model("ndsi"), store, compose=options)
+        outcome = run(plan, RunOptions(dates=dates))
+        told = missing_scenes(path)
+        assert outcome.computed == 16
+        assert outcome.lacking == len(told) >= 3
+        assert set(told["scene"]) == {victim["id"]}
+        # The classification is what other dates need of it; the bands of a date are its own.
+        assert told["time"].nunique() == (4 if broken == "all" else 1)
+        assert run(plan).computed == 0
+        stores.append((open_store(path), told.drop(columns=["band", "reason"])))
+    assert stores[0][1].equals(stores[1][1])
+    for name in ("glacier_probability", "quality"):
+        np.testing.assert_array_equal(stores[0][0][name], stores[1][0][name])
+
+
+def test_a_radar_scene_is_missing_from_all_that_are_averaged_with_it(
+    tmp_path: Path, world: World, catalog: Path
+) -> None:
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-1"])
+    victim = scenes.table.iloc[1]
+    href = json.loads(victim["item"])["assets"]["vh"]["href"]
+    Path(href).write_bytes(Path(href).read_bytes()[:300])
+    found = []
+    for dates in (1, 4):
+        path = tmp_path / f"{dates}.zarr"
+        radar = LoadOptions(radar=RadarOptions(multilook_dates=3, multilook_days=400))
+        plan = make_plan(world.region, scenes, load_model("fusion-unet"), StoreOptions(str(path)), load=radar)
+        touched = [label for label, ids in zip(plan.labels, plan.scene_ids, strict=True) if victim["id"] in ids]
+        assert run(plan, RunOptions(dates=dates)).lacking == len(touched) > 1
+        told = missing_scenes(path)
+        assert [row_label(time) for time in told["time"].to_numpy()] == touched
+        found.append(open_store(path)["glacier_probability"])
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_where_nothing_can_be_read_nothing_is_recorded(tmp_path: Path, world: World, catalog: Path) -> None:
     """A disk that is not mounted is not a year without glaciers."""
-    import shutil
-
     copy = tmp_path / "world"
     shutil.copytree(catalog.parent, copy)
     scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2"])
@@ -219,9 +333,6 @@ def test_where_nothing_can_be_read_nothing_is_recorded(tmp_path: Path, world: Wo
 
 
 def test_without_its_ground_a_block_is_not_made(tmp_path: Path, world: World, catalog: Path) -> None:
-    import json
-    import shutil
-
     copy = tmp_path / "world"
     shutil.copytree(catalog.parent, copy)
     scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2", "dem"])

@@ -50,7 +50,9 @@ def test_find_explain_run_area(job: Path, world: World, tmp_path: Path) -> None:
     assert (tmp_path / "calendar.png").read_bytes()[:4] == b"\x89PNG"
     assert len(gpd.read_parquet(tmp_path / "scenes.parquet")) == 12
     told = call("explain", job)
-    assert "to do     4 shards in 1 units" in told.output
+    assert "to do     4 shards in 1 units" in told.stdout
+    assert "looking at offsets: 100%" in told.stderr
+    assert not call("explain", job, "--quiet").stderr
     assert not (tmp_path / "a.zarr").exists()
     first = call("run", job, "--quiet")
     assert first.exit_code == 0, first.output
@@ -136,6 +138,7 @@ def test_every_failure_is_one_sentence(job: Path, tmp_path: Path, world: World) 
     assert "abc" not in told.output
 
 
+@pytest.mark.filterwarnings("default:1 of 8 looks at the pixels:UserWarning")
 def test_spoilt_scenes_are_one_sentence_too(job: Path, tmp_path: Path, catalog: Path) -> None:
     copy = tmp_path / "world"
     shutil.copytree(catalog.parent, copy)
@@ -154,6 +157,7 @@ def test_spoilt_scenes_are_one_sentence_too(job: Path, tmp_path: Path, catalog: 
     cog.write_bytes(b"no tiff at all")
     spoilt = call("run", job, "--quiet")
     assert spoilt.exit_code == 0, spoilt.output
+    assert "glaciercube: warning: 1 of 8 looks at the pixels of Sentinel-2 scenes failed" in spoilt.output
     assert "1 of them without scenes that could not be read" in spoilt.output
     assert content["id"] in set(missing_scenes(tmp_path / "a.zarr")["scene"])
     cog.write_bytes(pixels)

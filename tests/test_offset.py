@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from fault_server import FaultServer, serve
 from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes, SensorOptions, find
 from glaciercube.cube import load, settle_offsets
 from glaciercube.cube.offset import Look, judge
+from glaciercube.cube.offset_record import are_contradicted, offset_records, with_records
 from glaciercube.reading import backend_odc
 from glaciercube.reading.reader import Driver
+from glaciercube.reading.retry import ReadOptions
+from glaciercube.reading.transport import forget
 from glaciercube.region import Region
 from glaciercube.simulate.clouds import WATER_CLOUD
 from glaciercube.simulate.scene import SceneOptions, draw_scene
@@ -105,7 +110,10 @@ def test_a_look_that_fails_decides_nothing_and_is_tried_again(scenes: Scenes, wo
     said = declared(scenes, baseline=5.11, provider=None)
     gone = said.table.copy()
     gone.loc[0, "item"] = str(gone.loc[0, "item"]).replace("_B12_", "_gone_").replace("_B11_", "_gone_")
-    with pytest.warns(UserWarning, match="by the processing baseline"):
+    with (
+        pytest.warns(UserWarning, match="by the processing baseline"),
+        pytest.warns(UserWarning, match=r"1 of 8 looks .* failed.*cannot read"),
+    ):
         settled = settle_offsets(replace(said, table=gone), world.region)
     notes = json.loads(settled.table.loc[0, "notes"])
     assert settled.table.loc[0, "offset"] == -0.1
@@ -131,6 +139,103 @@ def test_a_look_is_small(scenes: Scenes, world: World, monkeypatch: pytest.Monke
     settle_offsets(scenes, world.region)
     assert len(opened) == 2 * len(scenes)
     assert all("B11" in uri or "B12" in uri for uri in opened)
+
+
+@pytest.fixture
+def server(catalog: Path) -> Iterator[FaultServer]:
+    forget()
+    with serve(catalog.parent) as running:
+        yield running
+
+
+def served(scenes: Scenes, catalog: Path, server: FaultServer) -> Scenes:
+    """The same scenes, as this server has them."""
+    items = scenes.table["item"].str.replace(str(catalog.parent), server.url, regex=False)
+    return replace(scenes, table=scenes.table.assign(item=items))
+
+
+def test_a_host_that_fails_is_left_alone(scenes: Scenes, world: World, catalog: Path, server: FaultServer) -> None:
+    far = served(scenes, catalog, server)
+    server.choose = lambda _: "503"
+    with pytest.warns(UserWarning, match=r"^8 of 8 looks .* failed.*; the first: cannot read .*answers 503") as told:
+        settled = settle_offsets(far, world.region, threads=1)
+    assert sum("looks at" in str(each.message) for each in told) == 1
+    # Three scenes, each asked twice.
+    assert server.requests == 6
+    assert settled.fingerprint == scenes.fingerprint
+    reasons = [json.loads(text)["offset_undecided"] for text in settled.table["notes"]]
+    assert [reason.startswith("cannot read") for reason in reasons] == [True] * 3 + [False] * 5
+    assert reasons[-1] == f"cannot look: {server.url} failed 3 looks in a row"
+    with pytest.warns(UserWarning, match="8 of 8 looks"):
+        settle_offsets(far, world.region, threads=1, read=ReadOptions(attempts=3, delay=0.01))
+    assert server.requests == 6 + 9
+    server.choose = None
+    again = settle_offsets(settled, world.region)
+    assert not any("offset_undecided" in json.loads(text) for text in again.table["notes"])
+
+
+@pytest.mark.parametrize(("fault", "scattered"), [("503", True), ("404", False), ("404", True)])
+def test_a_host_that_answers_is_asked_on(
+    scenes: Scenes, world: World, catalog: Path, server: FaultServer, fault: str, scattered: bool
+) -> None:
+    """Files that are gone, and failures between successes, are no reason to stop."""
+    bad = set(scenes.table["id"].iloc[[0, 1, 3, 4, 6] if scattered else range(5)])
+    server.choose = lambda asked: fault if any(name in asked.path for name in bad) else None
+    with pytest.warns(UserWarning, match="5 of 8 looks"):
+        settled = settle_offsets(served(scenes, catalog, server), world.region, threads=1, read=ReadOptions(attempts=1))
+    decided = {
+        name
+        for name, text in zip(settled.table["id"], settled.table["notes"], strict=True)
+        if "offset_undecided" not in json.loads(text)
+    }
+    assert decided == set(scenes.table["id"]) - bad
+
+
+def test_what_was_seen_once_need_not_be_read_again(
+    scenes: Scenes, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = declared(scenes, baseline=5.11, provider=-0.1)
+    with pytest.warns(UserWarning, match="the pixels are believed"):
+        settled = settle_offsets(said, world.region)
+    records = json.loads(json.dumps(offset_records(settled)))
+    first = records[scenes.table.loc[0, "id"]]
+    truth = float(scenes.table.loc[0, "offset"])
+    assert first == {"offset": truth, "baseline": 5.11, "by_baseline": -0.1, "by_provider": -0.1, "by_data": truth}
+    monkeypatch.setattr(backend_odc, "read", lambda _: pytest.fail("a scene was read that is known"))
+    known = with_records(said, records)
+    assert settle_offsets(known, world.region).fingerprint == settled.fingerprint
+    assert offset_records(known) == records
+    # Pixels that do not tell are known, too.
+    silent = with_records(said, {name: {**record, "by_data": None} for name, record in records.items()})
+    assert settle_offsets(silent, world.region).fingerprint == said.fingerprint
+    monkeypatch.undo()
+    # Of another processing, or a look that failed, or nonsense: read.
+    unknown = [
+        {name: {**record, "baseline": 5.1} for name, record in records.items()},
+        {name: {**record, "by_provider": None} for name, record in records.items()},
+        offset_records(said),
+        {name: {**record, "by_data": "x"} for name, record in records.items()},
+        dict.fromkeys(records, -0.1),
+        "nonsense",
+        None,
+    ]
+    for each in unknown:
+        assert list(with_records(said, each).table["notes"]) == list(said.table["notes"])
+
+
+def test_only_a_contradiction_that_nobody_settled_is_told(scenes: Scenes, world: World) -> None:
+    for baseline, provider in ((5.11, None), (5.11, -0.1), (2.12, 0.0), (2.12, None)):
+        said = declared(scenes, baseline=baseline, provider=provider)
+        assert not are_contradicted(said)
+        load(said, world.region)
+    said = declared(scenes, baseline=5.11, provider=0.0)
+    with pytest.warns(UserWarning, match=r"provider and processing baseline disagree.*settle_offsets") as told:
+        load(said, world.region)
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settled = settle_offsets(said, world.region)
+    load(settled, world.region)
 
 
 def test_bright_scenes_do_not_tell() -> None:

@@ -15,6 +15,7 @@ import xarray as xr
 
 from glaciercube.campaign.lacking import Reading, computed
 from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.campaign.provenance import decisions
 from glaciercube.cube import compose, load
 from glaciercube.errors import ReadError, require
 from glaciercube.inference import BlockOptions, block_window, check_cube, encode_block, predict_block
@@ -259,13 +260,12 @@ def _attributes(plan: Plan) -> dict[str, Any]:
 
 
 def _provenance(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
-    table = plan.scenes.table
     packages = ("glaciercube", "numpy", "xarray", "zarr", "odc-stac", "rasterio", "torch")
     return {
         "catalog": plan.scenes.source,
         "scenes_fingerprint": plan.scenes.fingerprint,
         "scenes": {label: list(ids) for label, ids in zip(plan.labels, plan.scene_ids, strict=True)},
-        "reflectance_offsets": dict(zip(table["id"], table["offset"].astype(float), strict=True)),
+        **decisions(plan.scenes, plan.load),
         "model": plan.model.contract.name,
         "model_version": plan.model.contract.version,
         "model_hash": plan.model.hash,

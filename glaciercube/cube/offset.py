@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,16 +21,18 @@ from odc.geo.geobox import GeoBox
 from scipy import ndimage
 
 from glaciercube.catalog import Scenes
+from glaciercube.cube.offset_record import FAILED, SENSOR, declared_offset, looked_at
 from glaciercube.errors import GlaciercubeError
 from glaciercube.reading import backend_odc
+from glaciercube.reading.address import Address
 from glaciercube.reading.request import requests
+from glaciercube.reading.retry import ReadOptions
 from glaciercube.region import Region
 from glaciercube.sensors import BandSource, get_sensor
 from glaciercube.sensors.sentinel2 import BASELINE_OFFSET, QUANTIFICATION
 
 __all__ = ["Look", "judge", "settle_offsets"]
 
-SENSOR: Final = "sentinel-2"
 # Bands in which something is dark nearly everywhere: ice, snow, water, shade and woods. Two of them are looked at, in
 # this order.
 LOOK_BANDS: Final = ("swir22", "swir16", "red")
@@ -46,6 +50,10 @@ _STRAY = 0.001
 # as that in one by chance, and hardly in two.
 _EDGE = (ADDED - 50, ADDED + 150)
 _LEAST_PIXELS = 200
+# A look is worth little patience: what is not decided by it is decided by what is declared, or by the next run's.
+_PATIENCE: Final = ReadOptions(attempts=2, timeout=15.0, budget=45.0)
+# Looks in a row that a host may fail before it is left alone.
+_HOST_FAILS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,9 @@ class Look:
     reason: str = ""
 
 
-def settle_offsets(scenes: Scenes, region: Region, *, threads: int = 8, progress: bool = False) -> Scenes:
+def settle_offsets(
+    scenes: Scenes, region: Region, *, threads: int = 8, progress: bool = False, read: ReadOptions | None = None
+) -> Scenes:
     """Hold the offset of every Sentinel-2 scene against its pixels, at the size of an overview.
 
     Pixels that tell decide; else what the provider says; else the processing baseline. The date never does. All three
@@ -84,6 +94,9 @@ def settle_offsets(scenes: Scenes, region: Region, *, threads: int = 8, progress
         Scenes read at a time.
     progress : bool
         Show a progress bar.
+    read : ReadOptions or None
+        How patient looks are; by default 2 attempts and 45 s. A host that fails three in a row is left alone, and the
+        scenes that it has keep what is declared.
 
     Returns
     -------
@@ -93,7 +106,8 @@ def settle_offsets(scenes: Scenes, region: Region, *, threads: int = 8, progress
     Warns
     -----
     UserWarning
-        Once for every kind of scene (collection, baseline, what the provider says) whose pixels say otherwise.
+        Once for every kind of scene (collection, baseline, what the provider says) whose pixels say otherwise, and
+        once if looks failed.
     """
     from tqdm.auto import tqdm
 
@@ -101,23 +115,24 @@ def settle_offsets(scenes: Scenes, region: Region, *, threads: int = 8, progress
     rows = [index for index in table.index if _unsettled(table.loc[index])]
     if not rows:
         return scenes
-    views = [_view(replace(scenes, table=table.loc[[index]]), region) for index in rows]
+    read = read or _PATIENCE
+    views = [_view(replace(scenes, table=table.loc[[index]]), region, read) for index in rows]
     # Readers swap the filters of warnings, which are the process's, from several threads: this puts them back.
     with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        found = pool.map(_look, views)
+        found = pool.map(_Looks(), views)
         looks = list(tqdm(found, "looking at offsets", len(rows), disable=not progress, unit="scene"))
     settled = []
     for index, look in zip(rows, looks, strict=True):
         notes = {key: value for key, value in json.loads(table.at[index, "notes"]).items() if key != "offset_undecided"}
-        declared = notes.get("offset_by_provider")
-        declared = notes.get("offset_by_baseline", table.at[index, "offset"]) if declared is None else declared
         notes |= {"offset_by_data": look.offset, "darkest_dn": dict(look.darkest)}
         notes |= {"offset_undecided": look.reason} if look.reason else {}
+        declared = declared_offset(notes, table.at[index, "offset"])
         table.at[index, "notes"] = json.dumps(notes, sort_keys=True)
-        table.at[index, "offset"] = float(declared if look.offset is None else look.offset)
-        kind = (table.at[index, "collection"], notes.get("baseline"), notes.get("offset_by_provider"), float(declared))
+        table.at[index, "offset"] = declared if look.offset is None else float(look.offset)
+        kind = (table.at[index, "collection"], notes.get("baseline"), notes.get("offset_by_provider"), declared)
         settled.append((*kind, look.offset))
     _report(settled)
+    _report_failed([look.reason for look in looks])
     return replace(scenes, table=table)
 
 
@@ -158,23 +173,29 @@ def judge(bands: Mapping[str, npt.NDArray[Any]], nodata: Mapping[str, float | No
 
 
 def _unsettled(row: pd.Series[Any]) -> bool:
-    if row["sensor"] != SENSOR:
-        return False
-    notes = json.loads(row["notes"])
-    return "offset_by_data" not in notes or str(notes.get("offset_undecided", "")).startswith("cannot")
+    return row["sensor"] == SENSOR and not looked_at(json.loads(row["notes"]))
 
 
-def _view(scene: Scenes, region: Region) -> xr.Dataset:
-    """Lay one scene out at the size of an overview, lazily; empty where it has nothing to look at."""
+@dataclass(frozen=True)
+class _View:
+    """A scene at the size of an overview, lazily, and who serves it; empty where there is nothing to look at."""
+
+    pixels: xr.Dataset
+    origin: str = ""
+
+
+def _view(scene: Scenes, region: Region, read: ReadOptions) -> _View:
     bands = {name: band for name, band in scene.bands()[0].items() if _is_dn(band)}
     chosen: dict[str, BandSource] = {name: bands[name] for name in [name for name in LOOK_BANDS if name in bands][:2]}
     if not chosen:
-        return xr.Dataset()
+        return _View(xr.Dataset())
     table = scene.table.assign(bands=json.dumps({name: source.as_dict() for name, source in chosen.items()}))
     (item,) = scene.items()
     grid = _grid(item, chosen, region)
     (request,) = requests(get_sensor(SENSOR), replace(scene, table=table), grid, max(grid.shape))
-    return backend_odc.read(replace(request, resampling=dict.fromkeys(chosen, "nearest"))).isel(time=0)
+    request = replace(request, resampling=dict.fromkeys(chosen, "nearest"), read=read)
+    origin = Address(item.assets[next(iter(chosen.values())).asset].href).origin
+    return _View(backend_odc.read(request).isel(time=0), origin)
 
 
 def _is_dn(band: BandSource) -> bool:
@@ -182,16 +203,34 @@ def _is_dn(band: BandSource) -> bool:
     return band.dtype in ("uint16", "int16", "uint32", "int32") and bool(np.isclose(band.scale, QUANTIFICATION))
 
 
-def _look(view: xr.Dataset) -> Look:
-    if not view.data_vars:
-        return Look(None, {}, "no band of plain numbers to look at")
-    try:
-        numbers = view.compute(scheduler="synchronous")
-    except GlaciercubeError as error:
-        # Their messages are without secrets. A look that fails decides nothing; a read that fails in a run is an error.
-        return Look(None, {}, error.problem if error.problem.startswith("cannot") else f"cannot look: {error.problem}")
-    bands = {str(name): band.to_numpy() for name, band in numbers.data_vars.items()}
-    return judge(bands, {name: numbers[name].attrs.get("nodata") for name in bands})
+class _Looks:
+    """Looks at scenes, from several threads, and at no more of a host that fails one after the other."""
+
+    def __init__(self) -> None:
+        self._failed: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, view: _View) -> Look:
+        """Look at one; a look that fails decides nothing."""
+        if not view.pixels.data_vars:
+            return Look(None, {}, "no band of plain numbers to look at")
+        with self._lock:
+            if self._failed[view.origin] >= _HOST_FAILS:
+                return Look(None, {}, f"{FAILED} look: {view.origin} failed {_HOST_FAILS} looks in a row")
+        try:
+            numbers = view.pixels.compute(scheduler="synchronous")
+        except GlaciercubeError as error:
+            # One file that is gone or spoilt says nothing of the others of its host.
+            if getattr(error, "failure", "transient") != "permanent":
+                with self._lock:
+                    self._failed[view.origin] += 1
+            # Their messages are without secrets.
+            told = error.problem
+            return Look(None, {}, told if told.startswith(FAILED) else f"{FAILED} look: {told}")
+        with self._lock:
+            self._failed[view.origin] = 0
+        bands = {str(name): band.to_numpy() for name, band in numbers.data_vars.items()}
+        return judge(bands, {name: numbers[name].attrs.get("nodata") for name in bands})
 
 
 def _grid(item: pystac.Item, bands: Mapping[str, BandSource], region: Region) -> GeoBox:
@@ -224,6 +263,18 @@ def _report(settled: list[tuple[Any, ...]]) -> None:
         warnings.warn(
             f"{len(against)} of {len(kind)} scenes of {collection} (baseline {baseline}) have reflectance offset "
             f"{against.iloc[0]:g} by their pixels and {declared:g} by {by}: the pixels are believed{kept}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _report_failed(reasons: list[str]) -> None:
+    """Say how many looks failed."""
+    failed = [reason for reason in reasons if reason.startswith(FAILED)]
+    if failed:
+        warnings.warn(
+            f"{len(failed)} of {len(reasons)} looks at the pixels of Sentinel-2 scenes failed, and their offset is "
+            f"what is declared until a later run looks again; the first: {failed[0]}",
             UserWarning,
             stacklevel=3,
         )

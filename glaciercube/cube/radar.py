@@ -126,7 +126,7 @@ def load_radar(
         If two overpasses have one time.
     """
     check_labels(scenes)
-    scenes = _with_corrections(scenes, options)
+    scenes = with_corrections(scenes, options)
     layers: Layers = {}
     for part in _single_slices(scenes) if options.border_noise else [scenes]:
         for time, found in read_layers(sensor, part, geobox, cell, backend).items():
@@ -162,8 +162,16 @@ def averaged_times(scenes: Scenes, options: RadarOptions) -> dict[np.datetime64,
     return {times[row]: tuple(sorted(times[group])) for row, group in enumerate(_members(passes, options))}
 
 
-def _with_corrections(scenes: Scenes, options: RadarOptions) -> Scenes:
-    """Scenes whose offset (dB) is the correction that the options ask for."""
+def with_corrections(scenes: Scenes, options: RadarOptions) -> Scenes:
+    """Scenes whose offset (dB) is the correction that the options ask for.
+
+    Parameters
+    ----------
+    scenes : Scenes
+        Of Sentinel-1 alone.
+    options : RadarOptions
+        Which corrections.
+    """
     if options.correct_platform and not options.platform_db:
         return scenes
     table = scenes.table.copy()

@@ -24,7 +24,7 @@ __all__ = ["PROVENANCE", "add_rows", "check_same", "describe", "labels_of", "pro
 
 PROVENANCE: Final = "provenance"
 # Provenance by row or by scene, and what all rows of a store have in common.
-_ACCUMULATED: Final = ("scenes", "reflectance_offsets")
+_ACCUMULATED: Final = ("scenes", "reflectance_offsets", "radar_passes")
 _MADE_BY: Final = ("model", "model_hash", "compose", "modalities", "reflectance")
 
 

@@ -1,0 +1,81 @@
+"""What a store keeps of how its scenes were taken, and what a later run takes from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from glaciercube.catalog import Scenes
+from glaciercube.cube import LoadOptions, settle_offsets
+from glaciercube.cube.offset_record import offset_records, with_records
+from glaciercube.cube.radar import with_corrections
+from glaciercube.reading.retry import ReadOptions
+from glaciercube.region import Region
+from glaciercube.store import StoreOptions, open_reader, open_store, provenance_of
+
+__all__ = ["decisions", "settled"]
+
+
+def decisions(scenes: Scenes, load: LoadOptions) -> dict[str, Any]:
+    """What was decided of scenes before their pixels were read, as plain values.
+
+    Parameters
+    ----------
+    scenes : Scenes
+        Of a plan.
+    load : LoadOptions
+        Its reading options.
+
+    Returns
+    -------
+    dict
+        ``reflectance_offsets``: Sentinel-2 scene -> ``offset`` and what each says (`offset_records`); ``radar_passes``:
+        Sentinel-1 scene -> ``platform``, ``orbit_state``, ``relative_orbit`` and ``correction_db``, the correction
+        that was applied; ``left_out``: sensor -> reason -> how many scenes were found and not used.
+    """
+    radar = with_corrections(scenes.of("sentinel-1"), load.radar).table
+    names = ("platform", "orbit_state", "relative_orbit")
+    passes = {}
+    for scene, offset, text in zip(radar["id"], radar["offset"], radar["notes"], strict=True):
+        notes = json.loads(text)
+        passes[str(scene)] = {**{name: notes.get(name) for name in names}, "correction_db": float(offset)}
+    return {"reflectance_offsets": offset_records(scenes), "radar_passes": passes, "left_out": _left_out(scenes)}
+
+
+def settled(
+    scenes: Scenes, region: Region, store: StoreOptions, *, progress: bool = False, read: ReadOptions | None = None
+) -> Scenes:
+    """Settle offsets by what the store remembers of earlier looks, and look at the other scenes.
+
+    The store's own provenance is where looks are kept: it goes where the store goes, on disk, in a bucket or in
+    Icechunk, and a look that fails today cannot change the key, and the pixels, of a date that was made with
+    yesterday's.
+
+    Parameters
+    ----------
+    scenes, region, progress, read
+        As of `glaciercube.cube.settle_offsets`.
+    store : StoreOptions
+        Where the result goes; there may be nothing yet.
+
+    Raises
+    ------
+    GridMismatchError
+        If a store of another grid is there.
+    StoreError
+        If something else is there, or it cannot be read.
+    """
+    if "sentinel-2" in scenes.sensors and open_reader(store, region.geobox) is not None:
+        made = provenance_of(open_store(store.path, endpoint=store.endpoint))
+        scenes = with_records(scenes, made.get("reflectance_offsets"))
+    return settle_offsets(scenes, region, progress=progress, read=read)
+
+
+def _left_out(scenes: Scenes) -> dict[str, dict[str, int]]:
+    """Counts by reason; reasons that differ by a number or a name alone are told by the first of them."""
+    lost = scenes.left_out
+    kinds = lost["reason"].astype(str).str.replace(r"\S*\d\S*", "#", regex=True)
+    counts: dict[str, dict[str, int]] = {}
+    for (sensor, _), group in lost.groupby([lost["sensor"], kinds], sort=True):
+        counts.setdefault(str(sensor), {})[str(group["reason"].iloc[0])] = len(group)
+    return counts
