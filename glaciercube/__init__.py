@@ -2,6 +2,7 @@
 
     region = glaciercube.Region.from_bbox((86.78, 27.95, 86.85, 28.00), resolution=20, name="khumbu")
     scenes = glaciercube.find("planetary-computer", region, "2024", ["sentinel-2", "sentinel-1", "dem"])
+    scenes = glaciercube.settle_offsets(scenes, region)
     cube = glaciercube.compose(glaciercube.load(scenes, region))
     prediction = glaciercube.predict(cube, glaciercube.load_model("fusion-unet"))
 

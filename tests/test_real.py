@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from glaciercube.campaign import make_plan, run
 from glaciercube.catalog import SensorOptions, find
 from glaciercube.change import area_series
-from glaciercube.cube import compose, load
+from glaciercube.cube import compose, load, settle_offsets
 from glaciercube.inference import predict
 from glaciercube.models import load_model
 from glaciercube.region import Region
@@ -90,7 +90,8 @@ def khumbu() -> Region:
 
 
 def khumbu_run(real_data: Path, region: Region, sensors: list[str], path: Path) -> xr.Dataset:
-    scenes = find(real_data / "khumbu" / "catalog.json", region, "2024-01-01/2024-12-31", sensors)
+    found = find(real_data / "khumbu" / "catalog.json", region, "2024-01-01/2024-12-31", sensors)
+    scenes = settle_offsets(found, region)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
@@ -129,7 +130,7 @@ def test_khumbu_with_any_sensors(
 
 
 def test_khumbu_inputs_are_physical(real_data: Path, khumbu: Region) -> None:
-    scenes = find(real_data / "khumbu" / "catalog.json", khumbu, "2024-01-01/2024-12-31")
+    scenes = settle_offsets(find(real_data / "khumbu" / "catalog.json", khumbu, "2024-01-01/2024-12-31"), khumbu)
     tree = load(scenes, khumbu)
     nodes: dict[str, Any] = {name: tree[name].to_dataset().compute() for name in tree.children}
     low, high = np.nanpercentile(nodes["sentinel1"]["vv_db"], [1, 99])

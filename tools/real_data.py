@@ -49,7 +49,7 @@ def khumbu(folder: Path, out: Path) -> None:
     ).outlines
     model = gc.load_model("fusion-unet")
     for sensors in (["sentinel-2", "sentinel-1", "dem"], ["sentinel-2", "dem"], ["sentinel-1", "dem"]):
-        scenes = gc.find(folder / "catalog.json", region, "2024", sensors)
+        scenes = gc.settle_offsets(gc.find(folder / "catalog.json", region, "2024", sensors), region)
         name = "+".join(sensors)
         plan = gc.make_plan(region, scenes, model, gc.StoreOptions(str(out / f"khumbu-{name}.zarr")))
         stored = _stored(plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,6 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube.ground import load_ground
+from glaciercube.cube.offset_record import are_contradicted
 from glaciercube.cube.radar import RadarOptions, load_radar
 from glaciercube.cube.series import load_series
 from glaciercube.errors import CubeError, require
@@ -89,10 +91,23 @@ def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> 
         If there are no scenes.
     ConfigError
         If the backend is not installed.
+
+    Warns
+    -----
+    UserWarning
+        If the offset of Sentinel-2 scenes was not settled, and provider and processing baseline disagree on it.
     """
     options = options or LoadOptions()
     if not len(scenes):
         raise CubeError("there are no scenes to load", "run find with a wider interval or region")
+    if are_contradicted(scenes):
+        # The same text each time, so that Python shows it once.
+        warnings.warn(
+            "provider and processing baseline disagree on the reflectance offset of Sentinel-2 scenes, and their "
+            "pixels were not asked: scenes = glaciercube.settle_offsets(scenes, region) does that",
+            UserWarning,
+            stacklevel=2,
+        )
     patience, reads = options.read, _BACKENDS[options.backend]
 
     def backend(request: Request) -> xr.Dataset:
