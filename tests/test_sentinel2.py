@@ -414,3 +414,15 @@ def test_coverage_counts_the_footprints_of_an_acquisition(scenes: Scenes, world:
     tree = load(find(catalog, world.region, "2021/2022", ["sentinel-2", "sentinel-1"]), world.region)
     np.testing.assert_array_equal(tree["sentinel2"]["coverage"], 1.0)
     np.testing.assert_array_equal(tree["sentinel1"]["coverage"], 1.0)
+
+
+def test_a_mosaic_of_a_season_has_no_sun_of_its_own(real_data: Path) -> None:
+    (path, *_) = sorted((real_data / "khumbu" / "sentinel-2-l2a").glob("*/*.json"))
+    item = pystac.Item.from_file(str(path))
+    facts = Sentinel2().facts(item)
+    assert np.isnan(facts.sun_elevation)
+    assert "sun_by" not in facts.notes
+    # The same item with one moment would have one.
+    for name in ("start_datetime", "end_datetime"):
+        item.properties.pop(name)
+    assert np.isfinite(Sentinel2().facts(item).sun_elevation)

@@ -47,12 +47,13 @@ def sun_of(item: pystac.Item, sensed: dt.datetime | None) -> tuple[float, float,
     notes : dict
         Empty where both are as stated. Else ``sun_by``: ``"computed"``, ``"computed azimuth"``, ``"computed
         elevation"``, ``"stated zenith"`` (or two of these), and ``sun_stated`` (azimuth, elevation), where they were.
+        A mosaic of more than a day keeps what it states.
     """
     azimuth = _number(item.properties, "s2:mean_solar_azimuth", "view:sun_azimuth")
     height, zenith = (_number(item.properties, name) for name in ("view:sun_elevation", "s2:mean_solar_zenith"))
     stated = height if np.isfinite(height) else 90.0 - zenith
     place = _middle(item)
-    if place is None:
+    if place is None or _is_nominal(item):
         return azimuth, stated, {}
     moments = _moments(item_time(item), sensed, place)
     suns = [sun_position(moment, *place) for moment in moments]
@@ -69,6 +70,12 @@ def sun_of(item: pystac.Item, sensed: dt.datetime | None) -> tuple[float, float,
         if np.isfinite(azimuth) or np.isfinite(stated):
             notes["sun_stated"] = [value if np.isfinite(value) else None for value in (azimuth, stated)]
     return towards, elevation, notes
+
+
+def _is_nominal(item: pystac.Item) -> bool:
+    """True of mosaics, whose time is the middle of a season and says nothing of the sun."""
+    span = item.common_metadata.start_datetime, item.common_metadata.end_datetime
+    return span[0] is not None and span[1] is not None and span[1] - span[0] > dt.timedelta(days=1)
 
 
 def _moments(when: dt.datetime, sensed: dt.datetime | None, place: tuple[float, float]) -> list[dt.datetime]:
