@@ -279,7 +279,8 @@ class StoreMachine(RuleBasedStateMachine):
         import gc
         import weakref
 
-        for lease in [one for one in gc.get_objects() if isinstance(one, weakref.finalize)]:
+        # not isinstance: it asks for __class__, and some lazy objects of torch warn when asked
+        for lease in [one for one in gc.get_objects() if type(one) is weakref.finalize]:
             alive = lease.peek()
             if alive and type(alive[0]).__name__ == "Lease" and alive[0]._location.path == self.options.path:
                 alive[0]._held.ended.set()
