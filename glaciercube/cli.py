@@ -71,7 +71,7 @@ def run(config: Path, *, quiet: bool) -> None:
 
     settings = load_config(config)
     options = replace(settings.run, progress=not quiet)
-    outcome = run_plan(settings.plan(), options, settings.as_dict())
+    outcome = run_plan(settings.plan(), options, settings.as_dict(), cluster=settings.cluster)
     lacking = f" ({outcome.lacking} of them without scenes that could not be read)" if outcome.lacking else ""
     click.echo(f"{outcome.computed} shards computed{lacking}, {outcome.skipped} were done: {outcome.path}")
 

@@ -16,6 +16,7 @@ import yaml
 
 from glaciercube.campaign import Plan, RunOptions, make_plan
 from glaciercube.catalog import Scenes, SensorOptions, find, without_secrets
+from glaciercube.cluster import ClusterOptions
 from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
@@ -124,6 +125,9 @@ class Config:
         A name in YAML stands for it without parameters.
     load, run
         Options of those rooms.
+    cluster : ClusterOptions
+        Where it runs; a word (``threads``, ``local``, ``gateway``, ``slurm``, ``kubernetes``) or a scheduler's address
+        in YAML stands for ``kind``.
     """
 
     region: RegionConfig
@@ -138,6 +142,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     load: LoadOptions = field(default_factory=LoadOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
 
     def find(self, region: Region | None = None) -> Scenes:
         """Search the catalogue; see `glaciercube.catalog.find`."""
@@ -160,7 +165,9 @@ class Config:
             name: {**dataclasses.asdict(layer), "catalog": layer.catalog and without_secrets(layer.catalog)}
             for name, layer in self.layers.items()
         }
-        return {**dataclasses.asdict(self), "catalog": without_secrets(self.catalog), "layers": layers}
+        # Where it runs decides no pixel, and a way to a cluster may have a password in it.
+        found = {name: value for name, value in dataclasses.asdict(self).items() if name != "cluster"}
+        return {**found, "catalog": without_secrets(self.catalog), "layers": layers}
 
 
 def load_config(path: str | Path) -> Config:
@@ -248,7 +255,7 @@ def _expanded(content: dict[str, Any]) -> dict[str, Any]:
     layers = out.get("layers")
     if isinstance(layers, dict):
         out["layers"] = {str(layer): _layer(options or {}) for layer, options in layers.items()}
-    for key, first in (("compose", "every"), ("store", "path"), ("model", "name")):
+    for key, first in (("compose", "every"), ("store", "path"), ("model", "name"), ("cluster", "kind")):
         if isinstance(out.get(key), str):
             out[key] = {first: out[key]}
     catalog = out.get("catalog")

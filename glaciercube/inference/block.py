@@ -30,6 +30,9 @@ _log = logging.getLogger(__name__)
 # Raised only when the bytes that the kernel gives for the same input change.
 KERNEL_VERSION: Final = 1
 
+# What a device's memory held, once it did not hold the batch: model, device, height, width -> dates.
+_FITS: dict[tuple[str, str, int, int], int] = {}
+
 # Bits of `quality`; 0 means that the pixel was never processed. The four after `processed`, and the last, are
 # `optical_flags` shifted by one.
 QUALITY_BITS: Final = {
@@ -51,7 +54,7 @@ class BlockOptions:
     Attributes
     ----------
     batch : int
-        Dates per forward pass; halved when the device runs out of memory.
+        Dates per forward pass; halved when the device runs out of memory, which is remembered for blocks of that size.
     device : str or None
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``; CUDA where it is found when None.
     """
@@ -147,14 +150,17 @@ def predict_block(
     placed = model.to(device)
     modalities = [modality for modality in _at_hand(model.contract, arrays) if not modality.static]
     out = np.empty((dates, window.y.size, window.x.size), np.float32)
-    batch, done = options.batch, 0
+    size = (window.y.stop - window.y.start, window.x.stop - window.x.start)
+    key, done = (model.hash, device, *size), 0
     while done < dates:
+        # Asked each time: another thread may have found out meanwhile.
+        batch = min(options.batch, _FITS.get(key, options.batch))
         part = slice(done, min(done + batch, dates))
         try:
             inputs = {m.name: _tensor(m, arrays, window, device, part) for m in modalities}
             found = placed.predict(inputs, static).float().cpu().numpy()
         except RuntimeError as error:
-            batch = _smaller(batch, error)
+            _FITS[key] = _smaller(batch, error)
             continue
         # A model without dynamic input gives one map for all dates.
         out[part] = found[:, window.y.core, window.x.core]
