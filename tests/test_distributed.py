@@ -21,7 +21,7 @@ from glaciercube.cluster import ClusterOptions
 from glaciercube.models import load_model
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, missing_scenes, open_store
-from tests.conftest import FULL
+from conftest import FULL
 
 LOCAL = ClusterOptions("local", workers=2)
 
