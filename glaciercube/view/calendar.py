@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -59,8 +60,13 @@ def plot_calendar(scenes: Scenes, region: Region) -> Figure:
         _panel(panel, name, report, years)
     _months_below(axes[-1])
     _legend(figure, axes)
-    figure.suptitle(f"{region.name}: observations in {scenes.source}", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(f"{region.name}: observations in {_short(scenes.source)}", fontsize=11, x=0.01, ha="left")
     return figure
+
+
+def _short(source: str) -> str:
+    """A catalogue's name: folders above its own say nothing."""
+    return source if "://" in source else "/".join(Path(source).parts[-2:])
 
 
 def _panel(axes: Axes, sensor: str, report: Completeness, years: list[int]) -> None:
