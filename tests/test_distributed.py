@@ -125,7 +125,6 @@ def test_a_killed_worker_costs_no_pixel(tmp_path: Path, world: World, scenes: Sc
 def test_predictions_stay_on_workers_with_the_resource(tmp_path: Path, world: World, scenes: Scenes) -> None:
     with local(1, resources={"GPU": 1}) as client:
         (gpu,) = client.scheduler_info(n_workers=-1)["workers"]
-        client.cluster.scheduler_info  # noqa: B018
         with other_worker(client) as other:
             cluster = ClusterOptions(client.scheduler.address, resource="GPU")
             run(plan_at(tmp_path / "a.zarr", world, scenes), RunOptions(dates=1), cluster=cluster)

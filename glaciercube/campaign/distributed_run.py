@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from distributed import KilledWorker, Worker, WorkerPlugin, get_worker
 
 from glaciercube.campaign.events import Watch
-from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Step
+from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Step, Task, tasks
+from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Plan, Unit
 from glaciercube.cluster import predict_resources
 from glaciercube.devices import DevicePlugin
@@ -51,21 +53,24 @@ class Placement:
     wait : float
         Seconds to wait when all workers are gone.
     in_flight : int or None
-        Units under way; two per thread of the cluster by default.
+        Tasks under way; two per thread of the cluster by default.
+    dates : int
+        Dates of a task.
     """
 
     resource: str | None = None
     wait: float = 600.0
     in_flight: int | None = None
+    dates: int = 4
 
 
 @dataclass(frozen=True)
 class _Job:
     """What every worker gets, once."""
 
-    plan: Plan = field(repr=False)
     model: PackedModel
     block: BlockOptions
+    witnesses: Witnesses = field(repr=False)
     handle: Handle = field(repr=False)
     carried: Carried
 
@@ -127,9 +132,9 @@ def run_units(
     name = f"glaciercube-{watch.name}"
     client.register_plugin(DevicePlugin(watch.name))
     job = _Job(
-        replace(plan, model=None),  # type: ignore[arg-type]
         pack_model(plan.model),
         block,
+        Witnesses.of(plan),
         store.handle(),
         Carried.capture(Access(plan.scenes.signing).variable),
     )
@@ -151,7 +156,7 @@ class _Driver:
 
     def __init__(self, client: Client, plan: Plan, store: Store, watch: Watch, placement: Placement, name: str) -> None:
         self.client, self.plan, self.store, self.watch = client, plan, store, watch
-        self.placement, self.name = placement, name
+        self.placement, self.name, self.dates = placement, name, placement.dates
         self.ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self.pending: dict[Future[Any], Unit] = {}
         self.written: list[Written] = []
@@ -162,12 +167,12 @@ class _Driver:
 
     def run(self, units: Iterator[Unit], needs: dict[str, float]) -> tuple[int, list[BaseException]]:
         """Do units."""
-        prepared = _prepared(units, self._prepare)
+        ready = (task for unit in _prepared(units, self._prepare) for task in tasks(self.plan, unit, self.dates))
         try:
             while True:
                 room = self._room() - len(self.pending)
-                for unit in islice(prepared, max(0, room)):
-                    self._submit(unit, needs)
+                for task in islice(ready, max(0, room)):
+                    self._submit(task, needs)
                 if not self.pending:
                     break
                 self._take()
@@ -200,10 +205,11 @@ class _Driver:
         labels = self.plan.labels
         self.store.prepare((labels[row], unit.block) for unit in units for row in unit.rows)
 
-    def _submit(self, unit: Unit, needs: dict[str, float]) -> None:
-        place, submit = (self.name, *unit.block, unit.rows[0]), self.client.submit
+    def _submit(self, task: Task, needs: dict[str, float]) -> None:
+        unit, submit = task.unit, self.client.submit
+        place = (self.name, *unit.block, unit.rows[0])
         # Keys are tuples by which dask sees groups of like tasks.
-        inputs = submit(_read, self.name, unit, key=("glaciercube-read", *place), pure=False)
+        inputs = submit(_read, self.name, task, key=("glaciercube-read", *place), pure=False)
         outputs = submit(
             _predict, self.name, inputs, key=("glaciercube-predict", *place), resources=needs or None, pure=False
         )
@@ -323,17 +329,16 @@ def _kernel(name: str) -> tuple[Kernel, _Job]:
     with _lock:
         if name not in _kernels:
             job: _Job = pickle.loads(_jobs[name])  # noqa: S301 - made by our own driver
-            plan = replace(job.plan, model=unpack_model(job.model))
-            kernel = Kernel(plan, job.block, get_worker().state.nthreads + 1)
-            # Credentials and settings are taken up where the graph is built; the driver's count here.
-            with job.carried.applied({}):
-                kernel.cube  # noqa: B018
+            recent = get_worker().state.nthreads + 1
+            # Credentials and settings are taken up where a graph is built; the driver's count here.
+            settings = partial(job.carried.applied, {})
+            kernel = Kernel(unpack_model(job.model), job.block, job.witnesses, recent, settings)
             _kernels[name] = kernel, job
         return _kernels[name]
 
 
-def _read(name: str, unit: Unit) -> Inputs:
-    return _kernel(name)[0].read(unit)
+def _read(name: str, task: Task) -> Inputs:
+    return _kernel(name)[0].read(task)
 
 
 def _predict(name: str, inputs: Inputs) -> Outputs:
@@ -344,4 +349,4 @@ def _predict(name: str, inputs: Inputs) -> Outputs:
 def _write(name: str, outputs: Outputs) -> _Result:
     kernel, job = _kernel(name)
     written, steps = kernel.write(outputs, job.handle.write)
-    return _Result(written, outputs.unit, sum(map(bool, outputs.missing)), outputs.failures, steps)
+    return _Result(written, outputs.task.unit, sum(map(bool, outputs.missing)), outputs.failures, steps)

@@ -5,27 +5,99 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from glaciercube.campaign.lacking import Reading, computed
+from glaciercube.campaign.lacking import Reading, Witnesses, computed
 from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.cube import compose, load
+from glaciercube.campaign.unit import UnitJob, unit_job
 from glaciercube.errors import ReadError
-from glaciercube.inference import BlockOptions, block_window, check_cube, encode_block, predict_block
+from glaciercube.inference import BlockOptions, encode_block, predict_block
+from glaciercube.inference.block import QUALITY_BITS
 from glaciercube.inference.lazy import block_variables
-from glaciercube.inference.window import Window
 from glaciercube.store import Missing
 
-__all__ = ["Inputs", "Kernel", "Outputs", "Step", "parts"]
+if TYPE_CHECKING:
+    from glaciercube.models.base import Model
+
+__all__ = ["Inputs", "Kernel", "Outputs", "Step", "Task", "tasks"]
+
+# `quality` where nothing was computed since there can be nothing.
+_SKIPPED = QUALITY_BITS.get("not_candidate", QUALITY_BITS["processed"])
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some dates of a unit, with all that is needed to do them; can be pickled.
+
+    Attributes
+    ----------
+    unit : Unit
+        The shard and its rows.
+    whole : UnitJob
+        What the unit's cube is made from, of which these dates are a part.
+    name : tuple
+        By which tasks of one whole are known.
+    places : tuple of int
+        Of its rows within the whole.
+    times : (time) datetime64[s]
+        Its rows.
+    keys : tuple of str
+        What is recorded with each.
+    scenes : tuple of frozenset of str
+        Scenes that each is made of, without the ground's.
+    """
+
+    unit: Unit
+    whole: UnitJob = field(repr=False)
+    name: tuple[Hashable, ...]
+    places: tuple[int, ...]
+    times: npt.NDArray[np.datetime64]
+    keys: tuple[str, ...]
+    scenes: tuple[frozenset[str], ...] = field(repr=False)
+
+    def some(self, chosen: Sequence[int]) -> Task:
+        """The same for some of its rows, by their places in it."""
+        return replace(
+            self,
+            unit=replace(self.unit, rows=tuple(self.unit.rows[i] for i in chosen)),
+            places=tuple(self.places[i] for i in chosen),
+            times=self.times[list(chosen)],
+            keys=tuple(self.keys[i] for i in chosen),
+            scenes=tuple(self.scenes[i] for i in chosen),
+        )
+
+
+def tasks(plan: Plan, unit: Unit, dates: int) -> Iterator[Task]:
+    """Cut a unit into tasks of a few dates, which bound memory.
+
+    Parameters
+    ----------
+    plan : Plan
+        The job.
+    unit : Unit
+        One of its units.
+    dates : int
+        Rows of a task, at most.
+    """
+    still = {name for name in plan.scenes.sensors if plan.scenes.sensor(name).static}
+    ground = set(plan.scenes.table["id"][plan.scenes.table["sensor"].isin(still)])
+    times = np.array([plan.rows[row].time for row in unit.rows]).astype("datetime64[s]")
+    scenes = tuple(frozenset(plan.scene_ids[row]) - ground for row in unit.rows)
+    rows = tuple(range(len(unit.rows)))
+    keys = tuple(plan.unit_keys(unit))
+    whole = Task(unit, unit_job(plan, unit), (unit.block, unit.rows), rows, times, keys, scenes)
+    for start in range(0, len(rows), dates):
+        yield whole.some(rows[start : start + dates])
 
 
 @dataclass(frozen=True)
@@ -59,10 +131,8 @@ class Inputs:
 
     Attributes
     ----------
-    unit : Unit
+    task : Task
         With the rows that were read.
-    window : Window
-        The block with its halo.
     ground : mapping of str to (y, x) array
         What does not change in time.
     arrays : mapping of str to (time, y, x) array
@@ -75,8 +145,7 @@ class Inputs:
         How it went.
     """
 
-    unit: Unit
-    window: Window
+    task: Task
     ground: Arrays
     arrays: Arrays
     missing: tuple[tuple[Missing, ...], ...]
@@ -94,7 +163,7 @@ class Outputs:
 
     Attributes
     ----------
-    unit : Unit
+    task : Task
         Its rows.
     probability : (time, y, x) float32
         0 to 1, NaN where missing.
@@ -104,7 +173,7 @@ class Outputs:
         As in `Inputs`.
     """
 
-    unit: Unit
+    task: Task
     probability: npt.NDArray[np.float32]
     quality: npt.NDArray[np.uint8]
     missing: tuple[tuple[Missing, ...], ...]
@@ -115,48 +184,40 @@ class Outputs:
         return int(self.probability.nbytes + self.quality.nbytes)
 
 
-def parts(unit: Unit, dates: int) -> Iterator[Unit]:
-    """Cut a unit into units of a few dates, which bound memory."""
-    for start in range(0, len(unit.rows), dates):
-        yield replace(unit, rows=unit.rows[start : start + dates])
-
-
 class Kernel:
-    """Reads and predicts the units of a plan in one process, from any of its threads.
+    """Reads and predicts in one process, from any of its threads.
 
     Parameters
     ----------
-    plan : Plan
-        The job.
+    model : Model
+        With what.
     options : BlockOptions
         Batch and device.
+    witnesses : Witnesses
+        Of the plan.
     recent : int
-        Blocks whose ground and static branch are kept, since their other dates come next.
-    cube : Dataset or None
-        The whole region's lazy cube, if it was composed already.
+        Units whose cube, ground and static branch are kept, since their other dates come next.
+    settings : callable
+        Sets up credentials and GDAL's settings while a cube is opened, as they are where the plan is.
     """
 
-    def __init__(self, plan: Plan, options: BlockOptions, recent: int, cube: xr.Dataset | None = None) -> None:
-        self.plan, self.options = plan, options
-        self._reading = Reading(plan)
-        self._cube = cube
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        model: Model,
+        options: BlockOptions,
+        witnesses: Witnesses,
+        recent: int,
+        settings: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.model, self.options, self._settings = model, options, settings
+        self._reading = Reading(witnesses)
+        self._cubes: _Recent[xr.Dataset] = _Recent(recent)
         self._ground: _Recent[Arrays] = _Recent(recent)
         self._static: _Recent[Any] = _Recent(recent)
         self._gone: _Recent[dict[str, Missing]] = _Recent(4 * recent)
 
-    @property
-    def cube(self) -> xr.Dataset:
-        """The lazy cube that the units are cut from."""
-        with self._lock:
-            if self._cube is None:
-                plan = self.plan
-                composed = compose(load(plan.scenes, plan.region, plan.load), plan.compose)
-                self._cube = check_cube(composed, plan.model.contract)
-            return self._cube
-
-    def read(self, unit: Unit) -> Inputs:
-        """Read a unit.
+    def read(self, task: Task) -> Inputs:
+        """Read some dates.
 
         A row that cannot be read now costs no other: it is listed among the failures.
 
@@ -165,31 +226,35 @@ class Kernel:
         ReadError
             If what all rows need could not be read.
         """
-        began = time.time()
-        window, here = self._part(unit)
-        still = [name for name in here.data_vars if "time" not in here[name].dims]
-        ground = self._ground.get(unit.block, lambda: computed(here[still]))
-        moving = here.drop_vars(still)
-        known = self._gone.get(unit.block, dict)
+        began, block = time.time(), task.unit.block
+        if task.unit.skip:
+            return Inputs(task, {}, {}, ((),) * len(task.places), (), (_step("read", began, 0),))
+        cube = self._cubes.get(task.name, lambda: self._open(task.whole))
+        still = [name for name in cube.data_vars if "time" not in cube[name].dims]
+        ground = self._ground.get(block, lambda: computed(cube[still]))
+        moving = cube.drop_vars(still)
+        known = self._gone.get(block, dict)
         # A copy: what another thread finds gone meanwhile was there for this one.
         gone = dict(known)
         found: list[tuple[list[int], Arrays]] = []
         failures: list[tuple[int, ReadError]] = []
-        waiting = [list(unit.rows)]
+        waiting = [list(range(len(task.places)))]
         while waiting:
             rows = waiting.pop(0)
+            scenes = frozenset[str]().union(*(task.scenes[i] for i in rows))
+            part = moving.isel(time=[task.places[i] for i in rows])
             try:
-                found.append((rows, self._reading.compute(moving.isel(time=rows), rows, gone)))
+                found.append((rows, self._reading.compute(part, scenes, gone)))
             except ReadError as error:
+                # One bad file must not cost the dates that were read beside it.
                 if len(rows) > 1:
                     waiting[:0] = [[row] for row in rows]
                 else:
-                    failures.append((rows[0], error))
+                    failures.append((task.unit.rows[rows[0]], error))
         known.update(gone)
-        rows = [row for some, _ in found for row in some]
-        arrays = _joined([each for _, each in found])
-        missing = tuple(tuple(gone[s] for s in self.plan.scene_ids[row] if s in gone) for row in rows)
-        inputs = Inputs(replace(unit, rows=tuple(rows)), window, ground, arrays, missing, tuple(failures))
+        done = task.some([row for some, _ in found for row in some])
+        missing = tuple(tuple(gone[scene] for scene in sorted(scenes) if scene in gone) for scenes in done.scenes)
+        inputs = Inputs(done, ground, _joined([each for _, each in found]), missing, tuple(failures))
         return replace(inputs, steps=(_step("read", began, inputs.__sizeof__()),))
 
     def predict(self, inputs: Inputs, device: str | None = None) -> Outputs:
@@ -207,23 +272,23 @@ class Kernel:
         ModelError
             If the device's memory does not hold a single date.
         """
-        began = time.time()
-        unit, window, model = inputs.unit, inputs.window, self.plan.model
+        began, task = time.time(), inputs.task
+        window, count = task.whole.frame.window, len(task.places)
         options = replace(self.options, device=device) if device and self.options.device != "cpu" else self.options
-        if unit.rows:
-            static = self._static.get(
-                (unit.block, options.device), lambda: encode_block(model, inputs.ground, window, options)
-            )
+        if count and not task.unit.skip:
+            key = (task.unit.block, options.device)
+            static = self._static.get(key, lambda: encode_block(self.model, inputs.ground, window, options))
             # `quality` says where the terrain is known.
             arrays = {**inputs.arrays, **{k: v for k, v in inputs.ground.items() if k == "slope"}}
-            probability, quality = predict_block(model, arrays, static, window, options, len(unit.rows))
+            probability, quality = predict_block(self.model, arrays, static, window, options, count)
         else:
-            probability = np.empty((0, window.y.size, window.x.size), np.float32)
-            quality = np.empty(probability.shape, np.uint8)
-        outputs = Outputs(unit, probability, quality, inputs.missing, inputs.failures)
+            probability = np.full((count, window.y.size, window.x.size), np.nan, np.float32)
+            quality = np.full(probability.shape, _SKIPPED, np.uint8)
+        outputs = Outputs(task, probability, quality, inputs.missing, inputs.failures)
         return replace(outputs, steps=(*inputs.steps, _step("predicted", began, outputs.__sizeof__())))
 
-    def write(self, outputs: Outputs, write: Callable[..., T]) -> tuple[T | None, tuple[Step, ...]]:
+    @staticmethod
+    def write(outputs: Outputs, write: Callable[..., T]) -> tuple[T | None, tuple[Step, ...]]:
         """Write what was predicted.
 
         Parameters
@@ -238,25 +303,19 @@ class Kernel:
         written : object or None
             What it gave; None if there was nothing to write.
         steps : tuple of Step
-            How the unit went.
+            How it went.
         """
-        rows = list(outputs.unit.rows)
-        if not rows:
+        task, began = outputs.task, time.time()
+        if not task.places:
             return None, outputs.steps
-        began = time.time()
-        keys = [self.plan.keys[row] for row in rows]
-        times = np.array([self.plan.rows[row].time for row in rows]).astype("datetime64[s]")
-        written = write(times, outputs.unit.block, outputs.probability, outputs.quality, keys, outputs.missing)
+        block = task.unit.block
+        written = write(task.times, block, outputs.probability, outputs.quality, task.keys, outputs.missing)
         return written, (*outputs.steps, _step("written", began, outputs.__sizeof__()))
 
-    def _part(self, unit: Unit) -> tuple[Window, xr.Dataset]:
-        """Window of a unit, and the lazy cube over it."""
-        cube, contract = self.cube, self.plan.model.contract
-        lazy = cube[block_variables(cube, contract)].assign_coords(time=cube["time"])
-        y, x = self.plan.slices(unit.block)
-        shape = (cube.sizes["y"], cube.sizes["x"])
-        window = block_window(y, x, shape, halo=contract.receptive_field, stride=contract.stride)
-        return window, lazy.isel(y=window.y.read, x=window.x.read)
+    def _open(self, whole: UnitJob) -> xr.Dataset:
+        with self._settings():
+            cube = whole.cube().transpose("time", "y", "x", ...)
+        return cube[block_variables(cube, self.model.contract)].assign_coords(time=cube["time"])
 
 
 class _Recent(Generic[T]):

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, get_args
 import xarray as xr
 
 from glaciercube.campaign.events import Watch, log_beside
-from glaciercube.campaign.kernel import Kernel, parts
+from glaciercube.campaign.kernel import Kernel, tasks
+from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.campaign.unit import skeleton
 from glaciercube.cluster import ClusterOptions, address_of, check_paths, connect
-from glaciercube.cube import compose, load
 from glaciercube.errors import GlaciercubeError, ReadError, require
 from glaciercube.inference import BlockOptions, check_cube
 from glaciercube.reading.address import Address
@@ -155,7 +156,7 @@ def run(
         client = None if where.kind == "threads" else stack.enter_context(connect(given))
         if client is not None:
             plan = _shared(plan, client)
-        cube = _region_cube(plan)
+        cube = check_cube(skeleton(plan), plan.model.contract)
         store = stack.enter_context(
             open_writer(
                 plan.store,
@@ -174,13 +175,14 @@ def run(
         )
         watch.began(where.kind, "" if client is None else str(client.dashboard_link or ""))
         if client is None:
-            lacking, failures = _Threads(plan, cube, store, options, watch).run(iter(units))
+            lacking, failures = _Threads(plan, store, options, watch).run(iter(units))
         else:
             from glaciercube.campaign.distributed_run import Placement, run_units
 
-            smaller = (part for unit in units for part in parts(unit, options.dates))
-            placement = Placement(where.resource, where.wait, options.in_flight)
-            lacking, failures = run_units(client, smaller, plan, store, options.block, placement=placement, watch=watch)
+            placement = Placement(where.resource, where.wait, options.in_flight, options.dates)
+            lacking, failures = run_units(
+                client, iter(units), plan, store, options.block, placement=placement, watch=watch
+            )
         if lacking:
             _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", lacking)
         if failures:
@@ -188,16 +190,12 @@ def run(
     return Outcome(plan.store.path, left, len(plan.rows) * len(plan.blocks) - left, lacking)
 
 
-def _region_cube(plan: Plan) -> xr.Dataset:
-    return check_cube(compose(load(plan.scenes, plan.region, plan.load), plan.compose), plan.model.contract)
-
-
 class _Threads:
     """Does units on threads of this process."""
 
-    def __init__(self, plan: Plan, cube: xr.Dataset, store: Store, options: RunOptions, watch: Watch) -> None:
-        self.kernel = Kernel(plan, options.block, options.threads + 1, cube)
-        self.store, self.options, self.watch = store, options, watch
+    def __init__(self, plan: Plan, store: Store, options: RunOptions, watch: Watch) -> None:
+        self.kernel = Kernel(plan.model, options.block, Witnesses.of(plan), options.threads + 1)
+        self.plan, self.store, self.options, self.watch = plan, store, options, watch
         self.stop = threading.Event()
         self.lacking, self._lock = 0, threading.Lock()
 
@@ -224,12 +222,13 @@ class _Threads:
 
     def _do(self, unit: Unit) -> list[ReadError]:
         failures: list[ReadError] = []
-        for part in parts(unit, self.options.dates):
+        for task in tasks(self.plan, unit, self.options.dates):
+            part = task.unit
             if self.stop.is_set():
                 break
             self.watch.started(part)
             try:
-                inputs = self.kernel.read(part)
+                inputs = self.kernel.read(task)
             except ReadError as error:
                 # What all dates need could not be read.
                 rest = replace(unit, rows=unit.rows[unit.rows.index(part.rows[0]) :])
@@ -242,7 +241,7 @@ class _Threads:
             for row, failure in outputs.failures:
                 failures.append(failure)
                 self.watch.missed(replace(part, rows=(row,)), failure)
-            self.watch.finished(outputs.unit, steps)
+            self.watch.finished(outputs.task.unit, steps)
         return failures
 
 
