@@ -133,6 +133,10 @@ def _client(options: ClusterOptions, stack: ExitStack) -> Client:
                 f"no scheduler answers at {options.kind} ({type(error).__name__})",
                 "check the address, and that it runs",
             ) from None
+    if options.kind == "local":
+        from glaciercube.devices import Undisturbed
+
+        client.register_plugin(Undisturbed())
     return client
 
 

@@ -1,16 +1,18 @@
-"""A device for each worker process."""
+"""What worker processes are given: a device of their own, and deafness to the terminal."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 from distributed import Worker, WorkerPlugin
 
-__all__ = ["DevicePlugin"]
+__all__ = ["DevicePlugin", "Undisturbed"]
 
 
 class DevicePlugin(WorkerPlugin):
@@ -48,6 +50,17 @@ class DevicePlugin(WorkerPlugin):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+class Undisturbed(WorkerPlugin):
+    """Lets workers of this machine miss the Ctrl-C that a terminal sends to them, too: the driver ends them."""
+
+    name = "glaciercube-undisturbed"
+
+    def setup(self, worker: Worker) -> None:
+        """Ignore it, where the worker has a process of its own."""
+        if worker.nanny is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _claim(run: str) -> tuple[str, int] | None:

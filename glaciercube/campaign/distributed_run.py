@@ -158,7 +158,10 @@ class _Driver:
         self.client, self.plan, self.store, self.watch = client, plan, store, watch
         self.placement, self.name, self.dates = placement, name, placement.dates
         self.ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        self.pending: dict[Future[Any], Unit] = {}
+        self.pending: dict[Future[Any], Task] = {}
+        # Units whose workers died, to be tried once more, alone: a worker takes all with it that wait there.
+        self.suspects: list[Task] = []
+        self.alone = False
         self.written: list[Written] = []
         self.lacking = 0
         self.failures: list[BaseException] = []
@@ -173,6 +176,9 @@ class _Driver:
                 room = self._room() - len(self.pending)
                 for task in islice(ready, max(0, room)):
                     self._submit(task, needs)
+                if not self.pending and self.suspects:
+                    self.alone = True
+                    self._submit(self.suspects.pop(), needs)
                 if not self.pending:
                     break
                 self._take()
@@ -207,14 +213,14 @@ class _Driver:
 
     def _submit(self, task: Task, needs: dict[str, float]) -> None:
         unit, submit = task.unit, self.client.submit
-        place = (self.name, *unit.block, unit.rows[0])
+        place = (self.name, *unit.block, unit.rows[0], int(self.alone))
         # Keys are tuples by which dask sees groups of like tasks.
         inputs = submit(_read, self.name, task, key=("glaciercube-read", *place), pure=False)
         outputs = submit(
             _predict, self.name, inputs, key=("glaciercube-predict", *place), resources=needs or None, pure=False
         )
         future = submit(_write, self.name, outputs, key=("glaciercube-write", *place), pure=False)
-        self.pending[future] = unit
+        self.pending[future] = task
         future.add_done_callback(self.ended.put)
         self.watch.started(unit)
 
@@ -226,11 +232,11 @@ class _Driver:
             self._see_that_it_lives()
             return
         self._alive = time.monotonic()
-        unit = self.pending.pop(future)
+        task = self.pending.pop(future)
         if future.status == "finished":
             self._keep(future.result())
         elif future.status == "error":
-            self._fail(unit, future.exception())
+            self._fail(task, future.exception())
         else:
             raise self._gone()
         future.release()
@@ -244,17 +250,20 @@ class _Driver:
             self.watch.missed(replace(result.unit, rows=(row,)), error)
         self.watch.finished(result.unit, result.steps)
 
-    def _fail(self, unit: Unit, error: BaseException) -> None:
+    def _fail(self, task: Task, error: BaseException) -> None:
+        if isinstance(error, KilledWorker) and not self.alone:
+            self.suspects.append(task)
+            return
         if isinstance(error, KilledWorker):
             workers = error.allowed_failures + 1
             error = ClusterError(
-                f"{workers} workers died of it, the last of them {error.last_worker.address}",
+                f"{workers} worker{'s' * (workers > 1)} died of it, the last of them {error.last_worker.address}",
                 "give workers more memory, or use smaller shards or fewer dates at a time",
             )
         elif not isinstance(error, ReadError):
             raise error
         self.failures.append(error)
-        self.watch.missed(unit, error)
+        self.watch.missed(task.unit, error)
 
     def _see_that_it_lives(self) -> None:
         if self.client.status != "running":

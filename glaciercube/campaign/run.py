@@ -186,7 +186,7 @@ def run(
         if lacking:
             _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", lacking)
         if failures:
-            raise _summary(failures)
+            raise _summary(failures, watch.failed)
     return Outcome(plan.store.path, left, len(plan.rows) * len(plan.blocks) - left, lacking)
 
 
@@ -265,12 +265,12 @@ def _some_files(plan: Plan) -> list[str]:
     return list(chosen.values())
 
 
-def _summary(failures: Sequence[BaseException]) -> GlaciercubeError:
+def _summary(failures: Sequence[BaseException], shards: int) -> GlaciercubeError:
     """One error of all: each problem was told when it came."""
     first = failures[0]
     if not isinstance(first, GlaciercubeError):
         raise first
-    others = f"; {len(failures)} shards could not be made" if len(failures) > 1 else ""
+    others = f"; {shards} shards could not be made" if shards > 1 else ""
     problem = f"{first.problem}{others}"
     remedy = f"{first.remedy}; then run again: the rest was written and only this is computed"
     if not isinstance(first, ReadError):
