@@ -5,19 +5,34 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from glaciercube.errors import ClusterError, ConfigError, require
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["ClusterOptions", "address_of", "check_paths", "check_versions", "connect", "predict_resources"]
+__all__ = [
+    "ClusterOptions",
+    "address_of",
+    "check_paths",
+    "check_versions",
+    "connect",
+    "everywhere",
+    "predict_resources",
+]
+
+T = TypeVar("T")
+
+# How often, and after how many seconds, workers are asked again when one died meanwhile.
+_ATTEMPTS: Final = 10
+_PAUSE: Final = 0.5
 
 _KINDS: Final = ("threads", "local", "gateway", "slurm", "kubernetes")
 # One numerical thread per task: dask's threads are the parallelism, and sums keep their order.
@@ -117,6 +132,21 @@ def address_of(client: Client) -> str:
     return str(getattr(client.scheduler, "address", ""))
 
 
+def everywhere(call: Callable[[], T]) -> T:
+    """Ask something of all workers, once more where one died meanwhile.
+
+    Raises
+    ------
+    ClusterError
+        If they keep on dying.
+    """
+    for _ in range(_ATTEMPTS):
+        with suppress(OSError):  # among them dask's CommClosedError
+            return call()
+        time.sleep(_PAUSE)
+    raise ClusterError("the cluster's workers do not stay alive", "look at their logs; they may have too little memory")
+
+
 def _client(options: ClusterOptions, stack: ExitStack) -> Client:
     distributed = _import("distributed", "distributed")
     if "://" in options.kind:
@@ -206,7 +236,7 @@ def check_versions(client: Client) -> None:
     ClusterError
         If one differs; it names the package.
     """
-    found: Any = client.get_versions(packages=list(_ON_WORKERS))
+    found: Any = everywhere(lambda: client.get_versions(packages=list(_ON_WORKERS)))
     here = found["client"]["packages"]
     _compare("the scheduler", found["scheduler"]["packages"], here, _EVERYWHERE)
     for address, versions in found["workers"].items():
@@ -256,7 +286,7 @@ def check_paths(client: Client, folder: str | None, files: Iterable[str]) -> Non
             with suppress(OSError):  # opening the store will say why
                 mark.write_text(mark.name, encoding="ascii")
                 token = mark
-        seen = client.run(_unseen, sizes, None if token is None else str(token))
+        seen = everywhere(lambda: client.run(_unseen, sizes, None if token is None else str(token)))
     finally:
         if token is not None:
             token.unlink(missing_ok=True)

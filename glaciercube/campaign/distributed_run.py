@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -18,7 +19,7 @@ from glaciercube.campaign.events import Watch
 from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Step, Task, tasks
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.cluster import predict_resources
+from glaciercube.cluster import everywhere, predict_resources
 from glaciercube.devices import DevicePlugin
 from glaciercube.errors import ClusterError, ReadError
 from glaciercube.inference import BlockOptions
@@ -130,7 +131,7 @@ def run_units(
         If the cluster is gone.
     """
     name = f"glaciercube-{watch.name}"
-    client.register_plugin(DevicePlugin(watch.name))
+    everywhere(lambda: client.register_plugin(DevicePlugin(watch.name)))
     job = _Job(
         pack_model(plan.model),
         block,
@@ -138,7 +139,8 @@ def run_units(
         store.handle(),
         Carried.capture(Access(plan.scenes.signing).variable),
     )
-    client.register_plugin(_JobPlugin(name, pickle.dumps(job)), name=name)
+    plugin = _JobPlugin(name, pickle.dumps(job))
+    everywhere(lambda: client.register_plugin(plugin, name=name))
     driver = _Driver(client, plan, store, watch, placement, name)
     client.subscribe_topic("all", driver.heard)
     try:
@@ -147,8 +149,10 @@ def run_units(
     finally:
         client.unsubscribe_topic("all")
         if client.status == "running":
-            client.unregister_worker_plugin(name)
-            client.unregister_worker_plugin(DevicePlugin.name)
+            for plugged in (name, DevicePlugin.name):
+                # A worker that dies meanwhile has forgotten it, too.
+                with suppress(OSError):
+                    client.unregister_worker_plugin(plugged)
 
 
 class _Driver:
@@ -317,8 +321,6 @@ _lock = threading.Lock()
 
 class _JobPlugin(WorkerPlugin):
     """Brings the job to every worker, also to those that come later."""
-
-    idempotent = True
 
     def __init__(self, name: str, job: bytes) -> None:
         self.name, self._job = name, job
