@@ -37,10 +37,10 @@ from glaciercube.reading.retry import ReadOptions
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, missing_scenes, open_store
 
-RUNS = 30 if FULL else 3
+RUNS, MODEL = (30, "fusion-unet") if FULL else (3, "ndsi")
 KINDS = ("disk", "s3", "icechunk")
 # Impatient, so that some reads fail for good and units are left to the next run.
-LOAD = LoadOptions(cell=32, read=ReadOptions(attempts=2, delay=0.01, timeout=0.4, connect_timeout=1, budget=2))
+LOAD = LoadOptions(cell=64, read=ReadOptions(attempts=2, delay=0.01, timeout=0.4, connect_timeout=1, budget=2))
 
 
 @dataclass
@@ -61,7 +61,7 @@ def scenes(world: World, catalog: Path) -> Scenes:
 @pytest.fixture(scope="module")
 def quiet(world: World, scenes: Scenes, tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     path = tmp_path_factory.mktemp("quiet") / "quiet.zarr"
-    run(make_plan(world.region, scenes, load_model("fusion-unet"), at(str(path)), load=LOAD))
+    run(make_plan(world.region, scenes, load_model(MODEL), at(str(path)), load=LOAD))
     return open_store(path).load()
 
 
@@ -104,9 +104,9 @@ def test_chaos_costs_no_pixel(  # noqa: PLR0917 - fixtures
             monkeypatch.setenv(name, value)
         store = at(f"{server.url}/chaos-{uuid.uuid4()}.zarr")
     faults = ("503", "429", "truncated", "stalled", "reset")
-    with serve(catalog.parent, every=draw.randint(5, 12), kinds=faults, seed=seed) as files:
+    with serve(catalog.parent, every=draw.randint(6, 14), kinds=faults, seed=seed) as files:
         files.stall = 0.6
-        plan = make_plan(world.region, served(scenes, catalog, files), load_model("fusion-unet"), store, load=LOAD)
+        plan = make_plan(world.region, served(scenes, catalog, files), load_model(MODEL), store, load=LOAD)
         with cluster() as client:
             for _ in range(12):
                 tally.rounds += 1
