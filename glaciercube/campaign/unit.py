@@ -135,15 +135,17 @@ def unit_job(plan: Plan, unit: Unit) -> UnitJob:
     return _job(plan, unit.rows, frame, wanted[_chosen(plan, wanted, plan.sight.meets(wanted, tuple(box)))])
 
 
-def skeleton(plan: Plan) -> xr.Dataset:
+def skeleton(plan: Plan, rows: tuple[int, ...] | None = None) -> xr.Dataset:
     """All rows of a plan over a few pixels, lazily: which variables there are, and what stands along time.
 
     Parameters
     ----------
     plan : Plan
         From `make_plan`.
+    rows : tuple of int or None
+        Some of them.
     """
-    rows = tuple(range(len(plan.rows)))
+    rows = tuple(range(len(plan.rows))) if rows is None else rows
     wanted = _needed(plan, rows)
     side = [slice(0, min(2, size)) for size in plan.region.geobox.shape]
     frame = Frame(block_window(side[0], side[1], (side[0].stop, side[1].stop), halo=0, stride=1), side[0], side[1])
