@@ -169,9 +169,7 @@ class Config:
         # The model first: a misspelt name should not wait for a search.
         model, region = self.load_model(), self.region.region()
         scenes = settle_offsets(self.find(region), region, progress=self.run.progress)
-        plan = make_plan(
-            region, scenes, model, self.store, load=self.load, compose=self.compose, options=self.planning
-        )
+        plan = make_plan(region, scenes, model, self.store, load=self.load, compose=self.compose, options=self.planning)
         if check and self.budget.is_limited:
             explain(plan, self.run, self.budget)
         return plan

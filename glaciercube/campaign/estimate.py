@@ -20,8 +20,8 @@ __all__ = ["Held", "ModelCost", "Sizes", "held", "model_cost", "read_seconds", "
 
 # Variables that the ground computes together: one array holds all of them as long as any is needed.
 _GROUND_BYTES: Final = 6 * 4
-# Seconds of one thread for one read of one cell of one band: opening, warping, decoding. On disk 12 ms were measured for
-# cells of 256 pixels (simulated world, one core); over the network two requests of about 100 ms come on top.
+# Seconds of one thread for one read of one cell of one band: opening, warping, decoding. On disk 12 ms were measured
+# for cells of 256 pixels (simulated world, one core); over the network two requests of about 100 ms come on top.
 _READ_DISK: Final = 0.012
 _READ_REMOTE: Final = 0.2
 # Sides (pixels) of the blocks that a model is measured on; the difference leaves out what does not grow.
@@ -125,7 +125,8 @@ def held(plan: Plan, options: RunOptions, sizes: Sizes, cost: ModelCost, *, on_g
         Whether the model runs on a device with memory of its own.
     """
     blocks = plan.blocks
-    frame = frame_of(plan, (blocks.high // 2, blocks.wide // 2))
+    # One that has neighbours on all sides, if there is one: the last of a row may be narrow.
+    frame = frame_of(plan, (int(blocks.high > 2), int(blocks.wide > 2)))
     window, cells, padded, core = _areas(frame, plan.load.cell)
     rows = min(16, len(plan.rows))
     dates = min(options.dates, rows)
@@ -169,7 +170,8 @@ def model_cost(model: Model, names: tuple[str, ...]) -> ModelCost:
     small, large = (_measured(placed, names, side) for side in _SIDES)
     pixels = _SIDES[1] ** 2 - _SIDES[0] ** 2
     per_pixel = [max(0.0, (big - little) / pixels) for little, big in zip(small, large, strict=True)]
-    return ModelCost(*per_pixel, weights=weights)
+    static_bytes, kept_bytes, date_bytes, static_seconds, date_seconds = per_pixel
+    return ModelCost(static_bytes, kept_bytes, date_bytes, static_seconds, date_seconds, weights)
 
 
 def _measured(model: Model, names: tuple[str, ...], side: int) -> tuple[float, float, float, float, float]:

@@ -122,8 +122,8 @@ class Explanation:
 def explain(plan: Plan, options: RunOptions | None = None, budget: Budget | None = None) -> Explanation:
     """Say what is left to do of a plan, and what it will take.
 
-    Counts are counted. Memory follows from the arrays that a unit holds, and from what PyTorch allocates for the model on
-    a small block. Time is an estimate: the model is measured on a small block and one core, reads are taken to last
+    Counts are counted. Memory follows from the arrays that a unit holds, and from what PyTorch allocates for the model
+    on a small block. Time is an estimate: the model is measured on a small block and one core, reads are taken to last
     12 ms on disk and 0.2 s over the network, and a GPU is taken to be 50 times as fast as a core.
 
     Parameters

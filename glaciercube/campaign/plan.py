@@ -278,7 +278,8 @@ def make_plan(
         # Each row's mask then depends on all dates.
         decided["persistence"] = scenes.of("sentinel-2").fingerprint
     shares = {
-        node: dict(zip(nanoseconds(axes[node]).tolist(), found.tolist(), strict=True)) for node, found in coverage.items()
+        node: dict(zip(nanoseconds(axes[node]).tolist(), found.tolist(), strict=True))
+        for node, found in coverage.items()
     }
     plan = Plan(
         region,

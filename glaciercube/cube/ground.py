@@ -138,9 +138,7 @@ def _stack(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backend: B
         # Whether a gap is the sea is asked of all that looks on it, also from beyond the window.
         boxes = search_boxes(whole_of(geobox).pad(TERRAIN_HALO), margin)
         around = lay_out(items, assets, boxes, resolution)[0]
-    native = [
-        open_native(layer, sensor, scenes, backend, wide) for layer, wide in zip(layout, around, strict=True)
-    ]
+    native = [open_native(layer, sensor, scenes, backend, wide) for layer, wide in zip(layout, around, strict=True)]
     direct = direct_elevation(sensor, scenes, others, padded, cell, backend) if others else None
     graph: dict[Any, Any] = {}
     name = f"ground-{tokenize(geobox, cell, [n.name for n in native], getattr(direct, 'name', ''))}"

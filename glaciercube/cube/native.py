@@ -23,7 +23,16 @@ from glaciercube.reading.request import Backend, requests
 from glaciercube.region import Bounds, split_bounds
 from glaciercube.sensors import Sensor
 
-__all__ = ["Mosaic", "Native", "WindowPlan", "chunks_of", "direct_elevation", "lay_out", "open_native", "self_contained"]
+__all__ = [
+    "Mosaic",
+    "Native",
+    "WindowPlan",
+    "chunks_of",
+    "direct_elevation",
+    "lay_out",
+    "open_native",
+    "self_contained",
+]
 
 Edges: TypeAlias = tuple[int, int, int, int]
 
@@ -202,9 +211,7 @@ def self_contained(items: Sequence[pystac.Item], assets: Sequence[str], boxes: S
     return len(found) == 1 and found[0].degrees and not absent_cells(found[0])
 
 
-def open_native(
-    layer: Layer, sensor: Sensor, scenes: Scenes, backend: Backend, around: Layer | None = None
-) -> Native:
+def open_native(layer: Layer, sensor: Sensor, scenes: Scenes, backend: Backend, around: Layer | None = None) -> Native:
     """Attach lazy pixels to a layer.
 
     Parameters
