@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 from glaciercube.campaign.unit import Frame, frame_of, skeleton
 from glaciercube.inference.lazy import block_variables
@@ -193,20 +192,39 @@ def _measured(model: Model, names: tuple[str, ...], side: int) -> tuple[float, f
     return static_bytes, kept, date_bytes, static_seconds, date_seconds
 
 
-def _allocated(function: Any) -> tuple[float, float, float, Any]:
-    """Peak and rest of the bytes that PyTorch's allocator gave a function, its seconds, and what it returned."""
-    from torch.profiler import ProfilerActivity, profile
+def _allocated(function: Callable[[], Any]) -> tuple[float, float, float, Any]:
+    """Peak and rest of the bytes of the tensors that a function makes, its seconds, and what it returned."""
+    from torch.multiprocessing.reductions import StorageWeakRef
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    held: dict[int, tuple[Any, int]] = {}
+    totals = [0]
+
+    class Counting(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            mine = {id(each) for each in tree_leaves((args, kwargs))}
+            for tensor in tree_leaves(out):
+                if hasattr(tensor, "untyped_storage") and id(tensor) not in mine:
+                    storage = tensor.untyped_storage()
+                    held.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
+            for key in [key for key, (reference, _) in held.items() if reference.expired()]:
+                del held[key]
+            total = sum(size for _, size in held.values())
+            if "conv" in str(func):
+                # On CPUs oneDNN works on copies of what goes in and comes out, in a layout of its own.
+                totals.append(total + args[0].nbytes + out.nbytes)
+            totals.append(total)
+            return out
 
     function()
     begun = time.perf_counter()
     function()
     seconds = time.perf_counter() - begun
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with Counting():
         result = function()
-    events: Any = recorded.profiler.kineto_results.events() if recorded.profiler is not None else []
-    steps = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    total = np.cumsum([size for _, size in steps]) if steps else np.zeros(1)
-    return float(max(total.max(), 0)), float(max(total[-1], 0)), seconds, result
+    return float(max(totals)), float(totals[-1]), seconds, result
 
 
 def read_seconds(plan: Plan) -> float:
