@@ -81,10 +81,14 @@ def run(config: Path, *, quiet: bool) -> None:
 @_told
 def explain(config: Path) -> None:
     """Say what a run of CONFIG would read, compute and write."""
+    from glaciercube.campaign import Budget, check_budget
     from glaciercube.campaign import explain as explain_plan
     from glaciercube.config import load_config
 
-    click.echo(str(explain_plan(load_config(config).plan())))
+    settings = load_config(config)
+    found = explain_plan(settings.plan(check=False), settings.run, Budget(prices=settings.budget.prices))
+    click.echo(str(found))
+    check_budget(found, settings.budget)
 
 
 @main.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from glaciercube.campaign import Plan, RunOptions, make_plan
+from glaciercube.campaign import Budget, Plan, PlanOptions, RunOptions, explain, make_plan
 from glaciercube.catalog import Scenes, SensorOptions, find, without_secrets
 from glaciercube.cluster import ClusterOptions
 from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
@@ -128,6 +128,10 @@ class Config:
     cluster : ClusterOptions
         Where it runs; a word (``threads``, ``local``, ``gateway``, ``slurm``, ``kubernetes``) or a scheduler's address
         in YAML stands for ``kind``.
+    planning : PlanOptions
+        Which shards are computed.
+    budget : Budget
+        What a run may take; it is refused before it begins if it would take more.
     """
 
     region: RegionConfig
@@ -143,6 +147,8 @@ class Config:
     load: LoadOptions = field(default_factory=LoadOptions)
     run: RunOptions = field(default_factory=RunOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    planning: PlanOptions = field(default_factory=PlanOptions)
+    budget: Budget = field(default_factory=Budget)
 
     def find(self, region: Region | None = None) -> Scenes:
         """Search the catalogue; see `glaciercube.catalog.find`."""
@@ -152,12 +158,26 @@ class Config:
         """Load the model; see `glaciercube.models.load_model`."""
         return load_model(self.model.name, **self.model.parameters)
 
-    def plan(self) -> Plan:
-        """Decide the job, with offsets held against pixels; see `glaciercube.campaign.make_plan`, `settle_offsets`."""
+    def plan(self, *, check: bool = True) -> Plan:
+        """Decide the job, with offsets held against pixels; see `glaciercube.campaign.make_plan`, `settle_offsets`.
+
+        Parameters
+        ----------
+        check : bool
+            Refuse a plan that is over budget.
+
+        Raises
+        ------
+        PlanError
+            If it is.
+        """
         # The model first: a misspelt name should not wait for a search.
         model, region = self.load_model(), self.region.region()
         scenes = settle_offsets(self.find(region), region, progress=self.run.progress)
-        return make_plan(region, scenes, model, self.store, load=self.load, compose=self.compose)
+        plan = make_plan(region, scenes, model, self.store, load=self.load, compose=self.compose, options=self.planning)
+        if check and self.budget.is_limited:
+            explain(plan, self.run, self.budget)
+        return plan
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values without credentials, for provenance."""

@@ -18,8 +18,7 @@ from glaciercube.campaign.lacking import Reading, Witnesses, computed
 from glaciercube.campaign.plan import Plan, Unit
 from glaciercube.campaign.unit import UnitJob, unit_job
 from glaciercube.errors import ReadError
-from glaciercube.inference import BlockOptions, encode_block, predict_block
-from glaciercube.inference.block import QUALITY_BITS
+from glaciercube.inference import BlockOptions, encode_block, not_candidate, predict_block
 from glaciercube.inference.lazy import block_variables
 from glaciercube.store import Missing
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from glaciercube.models.base import Model
 
 __all__ = ["Inputs", "Kernel", "Outputs", "Step", "Task", "tasks"]
-
-# `quality` where nothing was computed since there can be nothing.
-_SKIPPED = QUALITY_BITS.get("not_candidate", QUALITY_BITS["processed"])
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 T = TypeVar("T")
@@ -275,15 +271,18 @@ class Kernel:
         began, task = time.time(), inputs.task
         window, count = task.whole.frame.window, len(task.places)
         options = replace(self.options, device=device) if device and self.options.device != "cpu" else self.options
-        if count and not task.unit.skip:
+        if task.unit.skip:
+            y, x = window.y, window.x
+            probability, quality = not_candidate(count, slice(0, y.size), slice(0, x.size))
+        elif count:
             key = (task.unit.block, options.device)
             static = self._static.get(key, lambda: encode_block(self.model, inputs.ground, window, options))
             # `quality` says where the terrain is known.
             arrays = {**inputs.arrays, **{k: v for k, v in inputs.ground.items() if k == "slope"}}
             probability, quality = predict_block(self.model, arrays, static, window, options, count)
         else:
-            probability = np.full((count, window.y.size, window.x.size), np.nan, np.float32)
-            quality = np.full(probability.shape, _SKIPPED, np.uint8)
+            probability = np.empty((0, window.y.size, window.x.size), np.float32)
+            quality = np.empty(probability.shape, np.uint8)
         outputs = Outputs(task, probability, quality, inputs.missing, inputs.failures)
         return replace(outputs, steps=(*inputs.steps, _step("predicted", began, outputs.__sizeof__())))
 

@@ -135,15 +135,17 @@ def unit_job(plan: Plan, unit: Unit) -> UnitJob:
     return _job(plan, unit.rows, frame, wanted[_chosen(plan, wanted, plan.sight.meets(wanted, tuple(box)))])
 
 
-def skeleton(plan: Plan) -> xr.Dataset:
+def skeleton(plan: Plan, rows: tuple[int, ...] | None = None) -> xr.Dataset:
     """All rows of a plan over a few pixels, lazily: which variables there are, and what stands along time.
 
     Parameters
     ----------
     plan : Plan
         From `make_plan`.
+    rows : tuple of int or None
+        Some of them.
     """
-    rows = tuple(range(len(plan.rows)))
+    rows = tuple(range(len(plan.rows))) if rows is None else rows
     wanted = _needed(plan, rows)
     side = [slice(0, min(2, size)) for size in plan.region.geobox.shape]
     frame = Frame(block_window(side[0], side[1], (side[0].stop, side[1].stop), halo=0, stride=1), side[0], side[1])
@@ -178,7 +180,7 @@ def frame_of(plan: Plan, block: tuple[int, int]) -> Frame:
 def _halos(plan: Plan) -> tuple[int, ...]:
     """Pixels beyond the window that its pixels are made from: each is taken around whole cells of the one before."""
     # Elevation in another CRS is read on a lattice that begins one halo before the grid's.
-    halos = [TERRAIN_HALO + 1]
+    halos = [TERRAIN_HALO + 1 if "dem" in plan.scenes.sensors else 0]
     if "sentinel-2" in plan.scenes.sensors:
         halos[0] = max(halos[0], int(plan.compose.mask.dilate / plan.region.resolution + 1e-6))
     if "sentinel-1" in plan.scenes.sensors:
@@ -207,7 +209,7 @@ def _needed(plan: Plan, rows: tuple[int, ...]) -> Indices:
 
 
 def _chosen(plan: Plan, wanted: Indices, met: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Those to open: that are met, that speak for their observation (its first) or kind, and the ground if it must be."""
+    """Those to open: that are met, or speak for their observation (its first) or kind; all ground if it must be."""
     table = plan.scenes.table.iloc[wanted]
     first = ~table.duplicated(["sensor", "time"]).to_numpy()
     ground = np.zeros(len(wanted), np.bool_)

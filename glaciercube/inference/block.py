@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from glaciercube.models.base import Model, StaticFeatures
 
-__all__ = ["KERNEL_VERSION", "QUALITY_BITS", "BlockOptions", "choose_device", "encode_block", "predict_block"]
+__all__ = [
+    "KERNEL_VERSION",
+    "NOT_CANDIDATE",
+    "QUALITY_BITS",
+    "BlockOptions",
+    "choose_device",
+    "encode_block",
+    "not_candidate",
+    "predict_block",
+]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -45,6 +54,9 @@ QUALITY_BITS: Final = {
     "terrain_known": 64,
     "recovered": 128,
 }
+
+# `quality` where nothing was computed, since nothing can be there: the bit of `recovered`, but not that of `processed`.
+NOT_CANDIDATE: Final = 128
 
 
 @dataclass(frozen=True)
@@ -166,6 +178,27 @@ def predict_block(
         out[part] = found[:, window.y.core, window.x.core]
         done = part.stop
     return out, _quality(arrays, window, out.shape)
+
+
+def not_candidate(dates: int, y: slice, x: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Probability and quality of a block that is not computed, since nothing can be there.
+
+    Parameters
+    ----------
+    dates : int
+        Length of the time axis.
+    y, x : slice
+        Its pixels on the grid.
+
+    Returns
+    -------
+    probability : (time, y, x) float32
+        NaN.
+    quality : (time, y, x) uint8
+        `NOT_CANDIDATE`.
+    """
+    shape = (dates, y.stop - y.start, x.stop - x.start)
+    return np.full(shape, np.nan, np.float32), np.full(shape, NOT_CANDIDATE, np.uint8)
 
 
 def _prepare_thread(options: BlockOptions) -> str:

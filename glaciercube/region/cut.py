@@ -13,8 +13,8 @@ __all__ = ["Cut", "whole_of"]
 class Cut(GeoBox):
     """A window of a grid that knows the grid.
 
-    A window of a window of a grid has corners that are rounded twice, and GDAL's warp gives other pixels on it. This one
-    cuts its own windows out of the whole grid, so that reads of them are those of the whole grid.
+    A window of a window of a grid has corners that are rounded twice, and GDAL's warp gives other pixels on it. This
+    one cuts its own windows out of the whole grid, so that reads of them are those of the whole grid.
 
     Parameters
     ----------
