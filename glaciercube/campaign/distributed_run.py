@@ -132,16 +132,18 @@ def run_units(
     """
     name = f"glaciercube-{watch.name}"
     everywhere(lambda: client.register_plugin(DevicePlugin(watch.name)))
+    witnesses = Witnesses.of(plan)
     job = _Job(
         pack_model(plan.model),
         block,
-        Witnesses.of(plan),
+        witnesses,
         store.handle(),
         Carried.capture(Access(plan.scenes.signing).variable),
     )
     plugin = _JobPlugin(name, pickle.dumps(job))
     everywhere(lambda: client.register_plugin(plugin, name=name))
     driver = _Driver(client, plan, store, watch, placement, name)
+    driver.shared = witnesses.shared
     client.subscribe_topic("all", driver.heard)
     try:
         needs = predict_resources(client, placement.resource, block.device)
@@ -167,6 +169,7 @@ class _Driver:
         self.suspects: list[Task] = []
         self.alone = False
         self.written: list[Written] = []
+        self.shared: tuple[str, ...] = ()
         self.lacking = 0
         self.failures: list[BaseException] = []
         self._committed = self._alive = time.monotonic()
@@ -174,7 +177,9 @@ class _Driver:
 
     def run(self, units: Iterator[Unit], needs: dict[str, float]) -> tuple[int, list[BaseException]]:
         """Do units."""
-        ready = (task for unit in _prepared(units, self._prepare) for task in tasks(self.plan, unit, self.dates))
+        ready = (
+            task for unit in _prepared(units, self._prepare) for task in tasks(self.plan, unit, self.dates, self.shared)
+        )
         try:
             while True:
                 room = self._room() - len(self.pending)

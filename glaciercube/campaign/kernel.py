@@ -49,8 +49,8 @@ class Task:
         Its rows.
     keys : tuple of str
         What is recorded with each.
-    scenes : tuple of frozenset of str
-        Scenes that each is made of, without the ground's.
+    scenes : tuple of tuple of str
+        Scenes that each depends on, without the ground's.
     """
 
     unit: Unit
@@ -59,7 +59,7 @@ class Task:
     places: tuple[int, ...]
     times: npt.NDArray[np.datetime64]
     keys: tuple[str, ...]
-    scenes: tuple[frozenset[str], ...] = field(repr=False)
+    scenes: tuple[tuple[str, ...], ...] = field(repr=False)
 
     def some(self, chosen: Sequence[int]) -> Task:
         """The same for some of its rows, by their places in it."""
@@ -73,7 +73,7 @@ class Task:
         )
 
 
-def tasks(plan: Plan, unit: Unit, dates: int) -> Iterator[Task]:
+def tasks(plan: Plan, unit: Unit, dates: int, shared: Sequence[str] = ()) -> Iterator[Task]:
     """Cut a unit into tasks of a few dates, which bound memory.
 
     Parameters
@@ -84,11 +84,16 @@ def tasks(plan: Plan, unit: Unit, dates: int) -> Iterator[Task]:
         One of its units.
     dates : int
         Rows of a task, at most.
+    shared : sequence of str
+        Scenes that all rows depend on, beside their own; see `Witnesses`.
     """
     still = {name for name in plan.scenes.sensors if plan.scenes.sensor(name).static}
     ground = set(plan.scenes.table["id"][plan.scenes.table["sensor"].isin(still)])
     times = np.array([plan.rows[row].time for row in unit.rows]).astype("datetime64[s]")
-    scenes = tuple(frozenset(plan.scene_ids[row]) - ground for row in unit.rows)
+    scenes = tuple(
+        tuple(scene for scene in dict.fromkeys((*plan.scene_ids[row], *shared)) if scene not in ground)
+        for row in unit.rows
+    )
     rows = tuple(range(len(unit.rows)))
     keys = tuple(plan.unit_keys(unit))
     whole = Task(unit, unit_job(plan, unit), (unit.block, unit.rows), rows, times, keys, scenes)
@@ -232,15 +237,14 @@ class Kernel:
         known = self._gone.get(block, dict)
         # A copy: what another thread finds gone meanwhile was there for this one.
         gone = dict(known)
-        found: list[tuple[list[int], Arrays]] = []
+        found: list[tuple[list[int], Arrays, list[tuple[Missing, ...]]]] = []
         failures: list[tuple[int, ReadError]] = []
         waiting = [list(range(len(task.places)))]
         while waiting:
             rows = waiting.pop(0)
-            scenes = frozenset[str]().union(*(task.scenes[i] for i in rows))
-            part = moving.isel(time=[task.places[i] for i in rows])
+            part, scenes = moving.isel(time=[task.places[i] for i in rows]), [task.scenes[i] for i in rows]
             try:
-                found.append((rows, self._reading.compute(part, scenes, gone)))
+                found.append((rows, *self._reading.compute(part, scenes, task.whole.scenes, gone)))
             except ReadError as error:
                 # One bad file must not cost the dates that were read beside it.
                 if len(rows) > 1:
@@ -248,9 +252,9 @@ class Kernel:
                 else:
                     failures.append((task.unit.rows[rows[0]], error))
         known.update(gone)
-        done = task.some([row for some, _ in found for row in some])
-        missing = tuple(tuple(gone[scene] for scene in sorted(scenes) if scene in gone) for scenes in done.scenes)
-        inputs = Inputs(done, ground, _joined([each for _, each in found]), missing, tuple(failures))
+        done = task.some([row for some, _, _ in found for row in some])
+        missing = tuple(each for _, _, some in found for each in some)
+        inputs = Inputs(done, ground, _joined([each for _, each, _ in found]), missing, tuple(failures))
         return replace(inputs, steps=(_step("read", began, inputs.__sizeof__()),))
 
     def predict(self, inputs: Inputs, device: str | None = None) -> Outputs:

@@ -194,7 +194,8 @@ class _Threads:
     """Does units on threads of this process."""
 
     def __init__(self, plan: Plan, store: Store, options: RunOptions, watch: Watch) -> None:
-        self.kernel = Kernel(plan.model, options.block, Witnesses.of(plan), options.threads + 1)
+        self.witnesses = Witnesses.of(plan)
+        self.kernel = Kernel(plan.model, options.block, self.witnesses, options.threads + 1)
         self.plan, self.store, self.options, self.watch = plan, store, options, watch
         self.stop = threading.Event()
         self.lacking, self._lock = 0, threading.Lock()
@@ -222,7 +223,7 @@ class _Threads:
 
     def _do(self, unit: Unit) -> list[ReadError]:
         failures: list[ReadError] = []
-        for task in tasks(self.plan, unit, self.options.dates):
+        for task in tasks(self.plan, unit, self.options.dates, self.witnesses.shared):
             part = task.unit
             if self.stop.is_set():
                 break
