@@ -201,14 +201,15 @@ def _allocated(function: Callable[[], Any]) -> tuple[float, float, float, Any]:
     held: dict[int, tuple[Any, int]] = {}
     totals = [0]
 
-    class Counting(TorchDispatchMode):  # type: ignore[misc]
+    class Counting(TorchDispatchMode):  # type: ignore[misc, no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
             mine = {id(each) for each in tree_leaves((args, kwargs))}
             for tensor in tree_leaves(out):
                 if hasattr(tensor, "untyped_storage") and id(tensor) not in mine:
                     storage = tensor.untyped_storage()
-                    held.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
+                    reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                    held.setdefault(reference.cdata, (reference, storage.nbytes()))
             for key in [key for key, (reference, _) in held.items() if reference.expired()]:
                 del held[key]
             total = sum(size for _, size in held.values())
@@ -222,7 +223,7 @@ def _allocated(function: Callable[[], Any]) -> tuple[float, float, float, Any]:
     begun = time.perf_counter()
     function()
     seconds = time.perf_counter() - begun
-    with Counting():
+    with Counting():  # type: ignore[no-untyped-call]
         result = function()
     return float(max(totals)), float(totals[-1]), seconds, result
 
