@@ -81,7 +81,9 @@ def _measured(folder: Path, shape: Shape, name: str) -> dict[str, float]:
     import time
 
     from glaciercube.campaign import run
+    from glaciercube.campaign.allocator import give_memory_back
 
+    give_memory_back()
     # Libraries, GDAL and the model are loaded by a run of a few pixels, which the estimate does not speak of.
     run(*_plan(folder, shape, f"{name}-warm", pixels=64))
     plan, options = _plan(folder, shape, name)
