@@ -72,7 +72,8 @@ def run(config: Path, *, quiet: bool) -> None:
 
     settings = load_config(config)
     options = replace(settings.run, progress=not quiet)
-    outcome = run_plan(settings.plan(progress=not quiet), options, settings.as_dict())
+    plan = settings.plan(progress=not quiet)
+    outcome = run_plan(plan, options, settings.as_dict(), cluster=settings.cluster)
     lacking = f" ({outcome.lacking} of them without scenes that could not be read)" if outcome.lacking else ""
     click.echo(f"{outcome.computed} shards computed{lacking}, {outcome.skipped} were done: {outcome.path}")
 
@@ -83,10 +84,15 @@ def run(config: Path, *, quiet: bool) -> None:
 @_told
 def explain(config: Path, *, quiet: bool) -> None:
     """Say what a run of CONFIG would read, compute and write."""
+    from glaciercube.campaign import Budget, check_budget
     from glaciercube.campaign import explain as explain_plan
     from glaciercube.config import load_config
 
-    click.echo(str(explain_plan(load_config(config).plan(progress=not quiet))))
+    settings = load_config(config)
+    plan = settings.plan(check=False, progress=not quiet)
+    found = explain_plan(plan, settings.run, Budget(prices=settings.budget.prices))
+    click.echo(str(found))
+    check_budget(found, settings.budget)
 
 
 @main.command()

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from glaciercube.campaign import Plan, RunOptions, make_plan
+from glaciercube.campaign import Budget, Plan, PlanOptions, RunOptions, explain, make_plan
 from glaciercube.campaign.provenance import settled
 from glaciercube.catalog import Scenes, SensorOptions, find, without_secrets
+from glaciercube.cluster import ClusterOptions
 from glaciercube.cube import ComposeOptions, LoadOptions
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
@@ -126,6 +127,13 @@ class Config:
         A name in YAML stands for it without parameters.
     load, run
         Options of those rooms.
+    cluster : ClusterOptions
+        Where it runs; a word (``threads``, ``local``, ``gateway``, ``slurm``, ``kubernetes``) or a scheduler's address
+        in YAML stands for ``kind``.
+    planning : PlanOptions
+        Which shards are computed.
+    budget : Budget
+        What a run may take; it is refused before it begins if it would take more.
     """
 
     region: RegionConfig
@@ -140,6 +148,9 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     load: LoadOptions = field(default_factory=LoadOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    planning: PlanOptions = field(default_factory=PlanOptions)
+    budget: Budget = field(default_factory=Budget)
 
     def find(self, region: Region | None = None) -> Scenes:
         """Search the catalogue; see `glaciercube.catalog.find`."""
@@ -149,13 +160,20 @@ class Config:
         """Load the model; see `glaciercube.models.load_model`."""
         return load_model(self.model.name, **self.model.parameters)
 
-    def plan(self, *, progress: bool | None = None) -> Plan:
+    def plan(self, *, check: bool = True, progress: bool | None = None) -> Plan:
         """Decide the job, with offsets held against pixels; see `glaciercube.campaign.make_plan`, `settle_offsets`.
 
         Parameters
         ----------
+        check : bool
+            Refuse a plan that is over budget.
         progress : bool or None
             Show a progress bar of the scenes that are looked at; by default as ``run`` says.
+
+        Raises
+        ------
+        PlanError
+            If it is over budget.
         """
         # The model first: a misspelt name should not wait for a search.
         model, region = self.load_model(), self.region.region()
@@ -163,7 +181,10 @@ class Config:
         # Looks have a patience of their own, unless the user has.
         read = None if self.load.read == ReadOptions() else self.load.read
         scenes = settled(self.find(region), region, self.store, progress=shown, read=read)
-        return make_plan(region, scenes, model, self.store, load=self.load, compose=self.compose)
+        plan = make_plan(region, scenes, model, self.store, load=self.load, compose=self.compose, options=self.planning)
+        if check and self.budget.is_limited:
+            explain(plan, self.run, self.budget)
+        return plan
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values without credentials, for provenance."""
@@ -171,7 +192,9 @@ class Config:
             name: {**dataclasses.asdict(layer), "catalog": layer.catalog and without_secrets(layer.catalog)}
             for name, layer in self.layers.items()
         }
-        return {**dataclasses.asdict(self), "catalog": without_secrets(self.catalog), "layers": layers}
+        # Where it runs decides no pixel, and a way to a cluster may have a password in it.
+        found = {name: value for name, value in dataclasses.asdict(self).items() if name != "cluster"}
+        return {**found, "catalog": without_secrets(self.catalog), "layers": layers}
 
 
 def load_config(path: str | Path) -> Config:
@@ -261,7 +284,7 @@ def _expanded(content: dict[str, Any]) -> dict[str, Any]:
     layers = out.get("layers")
     if isinstance(layers, dict):
         out["layers"] = {str(layer): _layer(options or {}) for layer, options in layers.items()}
-    for key, first in (("compose", "every"), ("store", "path"), ("model", "name")):
+    for key, first in (("compose", "every"), ("store", "path"), ("model", "name"), ("cluster", "kind")):
         if isinstance(out.get(key), str):
             out[key] = {first: out[key]}
     catalog = out.get("catalog")

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 __all__ = [
     "BandError",
     "CatalogError",
+    "ClusterError",
     "ConfigError",
     "CubeError",
     "EmptySearchError",
@@ -137,6 +138,12 @@ class PlanError(GlaciercubeError):
     """The plan cannot be made or run."""
 
     kind = "plan"
+
+
+class ClusterError(GlaciercubeError):
+    """The cluster cannot be reached or used, or lost what it was given."""
+
+    kind = "cluster"
 
 
 class StoreError(GlaciercubeError):

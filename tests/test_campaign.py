@@ -166,7 +166,6 @@ def test_any_sensors_on_any_axis(tmp_path: Path, world: World, catalog: Path, se
 _JOB = """
 import sys
 from glaciercube.campaign import RunOptions, make_plan, run
-from glaciercube.campaign.run import _Kernel
 from glaciercube.catalog import Scenes
 from glaciercube.models import load_model
 from glaciercube.region import Region

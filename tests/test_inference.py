@@ -141,6 +141,10 @@ def test_out_of_memory_halves_the_batch(caplog: pytest.LogCaptureFixture) -> Non
     np.testing.assert_allclose(found, whole, atol=2e-6)
     assert sizes == [5, 2, 2, 1]
     assert "out of device memory" in caplog.text
+    # It is remembered.
+    sizes.clear()
+    predict(cube, model, options=BlockOptions(batch=5)).compute(scheduler="synchronous")
+    assert sizes == [2, 2, 1]
     module.fits = 0
     with pytest.raises(ModelError, match="does not hold one date"):
         predict(cube, model).compute(scheduler="synchronous")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from glaciercube.campaign.candidates import MARGIN as GROUND_MARGIN
+from glaciercube.campaign.candidates import PlanOptions, Sight
+from glaciercube.campaign.unit import nanoseconds
+from glaciercube.campaign.worth import worth_computing
 from glaciercube.catalog import Scenes
 from glaciercube.cube import ComposeOptions, LoadOptions, Row, schedule
 from glaciercube.cube.coverage import coverage
+from glaciercube.cube.native import self_contained
 from glaciercube.cube.passes import Pass, passes_of_scenes
 from glaciercube.cube.radar import averaged_times
 from glaciercube.errors import PlanError
@@ -26,12 +33,16 @@ from glaciercube.store.layout import grid_attributes
 if TYPE_CHECKING:
     from glaciercube.models.base import Model
 
-__all__ = ["Plan", "Unit", "make_plan"]
+__all__ = ["Blocks", "Plan", "Unit", "make_plan"]
 
-_Averaged: TypeAlias = Mapping[np.datetime64, tuple[np.datetime64, ...]]
+Times: TypeAlias = npt.NDArray[np.datetime64]
+Indices: TypeAlias = npt.NDArray[np.int64]
+Bool: TypeAlias = npt.NDArray[np.bool_]
 
 # Rows of one unit: its static branch is computed once for all of them, and a kill loses at most their reads.
 ROWS_PER_UNIT = 16
+# Rows that one unit says of that they hold nothing.
+_SKIPPED_PER_UNIT = 256
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,45 @@ class Unit:
         Row and column of the shard.
     rows : tuple of int
         Indices into the plan's rows.
+    skip : bool
+        True if there is nothing to compute: it is NaN, with the flag ``not_candidate``.
     """
 
     block: tuple[int, int]
     rows: tuple[int, ...]
+    skip: bool = False
+
+
+class Blocks(Sequence[tuple[int, int]]):
+    """Row and column of every shard of a grid, row by row; a million of them take no room.
+
+    Parameters
+    ----------
+    high, wide : int
+        Shards down and across.
+    """
+
+    def __init__(self, high: int, wide: int) -> None:
+        self.high, self.wide = high, wide
+
+    def __len__(self) -> int:
+        return self.high * self.wide
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        chosen = range(len(self))[index]
+        return divmod(chosen, self.wide) if isinstance(chosen, int) else [divmod(i, self.wide) for i in chosen]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((y, x) for y in range(self.high) for x in range(self.wide))
+
+    def number(self, block: tuple[int, int]) -> int | None:
+        """Place of a shard among them; None if the grid has no such shard."""
+        inside = 0 <= block[0] < self.high and 0 <= block[1] < self.wide
+        return block[0] * self.wide + block[1] if inside else None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,8 +114,12 @@ class Plan:
         The options of those rooms.
     keys : tuple of str
         Per row, a hash over everything that decides its pixels.
-    scene_ids : tuple of tuple of str
-        Per row, the scenes that it is made of.
+    picked : tuple of array of int
+        Per row, the scenes that it is made of, as places in the table of scenes.
+    coverage : mapping
+        Node -> acquisition (nanoseconds since 1970) -> share of the grid within its footprints.
+    options : PlanOptions
+        Which shards are computed.
     """
 
     region: Region
@@ -80,7 +130,9 @@ class Plan:
     compose: ComposeOptions
     store: StoreOptions
     keys: tuple[str, ...]
-    scene_ids: tuple[tuple[str, ...], ...]
+    picked: tuple[Indices, ...]
+    coverage: Mapping[str, Mapping[int, float]]
+    options: PlanOptions = field(default_factory=PlanOptions)
 
     def __repr__(self) -> str:
         return (
@@ -99,33 +151,76 @@ class Plan:
         return [row_label(time) for time in self.times]
 
     @property
-    def blocks(self) -> list[tuple[int, int]]:
+    def blocks(self) -> Blocks:
         """Row and column of every shard of the grid."""
-        side = self.store.block
-        high, wide = (-(-size // side) for size in self.region.geobox.shape)
-        return [(y, x) for y in range(high) for x in range(wide)]
+        high, wide = (-(-size // self.store.block) for size in self.region.geobox.shape)
+        return Blocks(high, wide)
+
+    @cached_property
+    def scene_ids(self) -> tuple[tuple[str, ...], ...]:
+        """Per row, the identifiers of the scenes that it is made of."""
+        ids = self.scenes.table["id"].to_numpy(dtype=object)
+        return tuple(tuple(ids[part]) for part in self.picked)
 
     def slices(self, block: tuple[int, int]) -> tuple[slice, slice]:
         """Pixels of a shard on the grid."""
         return self.store.slices(block, (self.region.geobox.shape[0], self.region.geobox.shape[1]))
 
     def units(self, done: Iterable[tuple[str, tuple[int, int], str]] = ()) -> Iterator[Unit]:
-        """The work that is left.
+        """The work that is left, lazily.
 
         Parameters
         ----------
         done : iterable of (row label, block, key)
             What the ledger holds; a row whose key has changed is done again.
         """
-        finished = set(done)
-        for block in self.blocks:
-            rows = [
-                index
-                for index, (label, key) in enumerate(zip(self.labels, self.keys, strict=True))
-                if (label, block, key) not in finished
-            ]
-            for start in range(0, len(rows), ROWS_PER_UNIT):
-                yield Unit(block, tuple(rows[start : start + ROWS_PER_UNIT]))
+        blocks, work = self.blocks, self.work
+        finished = self._finished(done)
+        for number, block in enumerate(blocks):
+            left = ~finished[number]
+            for skip, step in ((False, ROWS_PER_UNIT), (True, _SKIPPED_PER_UNIT)):
+                rows = np.flatnonzero(left & (work[number] != skip)).tolist()
+                for start in range(0, len(rows), step):
+                    yield Unit(block, tuple(rows[start : start + step]), skip)
+
+    def unit_keys(self, unit: Unit) -> list[str]:
+        """What is to be recorded with a unit's shards, per row."""
+        return [_skipped(self.keys[row]) if unit.skip else self.keys[row] for row in unit.rows]
+
+    def _finished(self, done: Iterable[tuple[str, tuple[int, int], str]]) -> Bool:
+        """Which shards are done: (block, row)."""
+        blocks, work = self.blocks, self.work
+        rows = {label: row for row, label in enumerate(self.labels)}
+        skipped = [_skipped(key) for key in self.keys]
+        finished = np.zeros((len(blocks), len(rows)), np.bool_)
+        for label, block, key in done:
+            row, number = rows.get(label), blocks.number(block)
+            if row is not None and number is not None:
+                finished[number, row] = key == self.keys[row] or (key == skipped[row] and not work[number, row])
+        return finished
+
+    @cached_property
+    def sight(self) -> Sight:
+        """The scenes' footprints on the map."""
+        return Sight(self.scenes.table.geometry.to_numpy(), self.region)
+
+    @cached_property
+    def work(self) -> Bool:
+        """Which shards are computed: (block, row); the others cannot hold anything, see `PlanOptions`."""
+        return worth_computing(self)
+
+    @cached_property
+    def kinds(self) -> Indices:
+        """A scene of every sensor and of every set of bands that its scenes have."""
+        table = self.scenes.table
+        names = [",".join(json.loads(bands)) for bands in table["bands"]]
+        alike = [f"{sensor} {found}" for sensor, found in zip(table["sensor"], names, strict=True)]
+        return np.unique(alike, return_index=True)[1]
+
+    @cached_property
+    def ground_parted(self) -> bool:
+        """Whether a unit needs only those tiles of the ground that it meets."""
+        return "dem" in self.scenes.sensors and _ground_parted(self.scenes.of("dem"), self.region)
 
     @property
     def leading(self) -> str:
@@ -141,6 +236,7 @@ def make_plan(
     *,
     load: LoadOptions | None = None,
     compose: ComposeOptions | None = None,
+    options: PlanOptions | None = None,
 ) -> Plan:
     """Decide a job.
 
@@ -156,6 +252,8 @@ def make_plan(
         Where to, in which layout.
     load, compose
         Options of `glaciercube.cube.load` and `glaciercube.cube.compose`.
+    options : PlanOptions or None
+        Which shards are computed.
 
     Raises
     ------
@@ -166,11 +264,9 @@ def make_plan(
     """
     load, compose = load or LoadOptions(), compose or ComposeOptions()
     axes = _axes(scenes)
-    rows = (
-        tuple(schedule(axes, compose, _coverage(scenes, region), _passes(scenes))) if axes else (_static_row(scenes),)
-    )
-    averaged = _averaged(scenes, load)
-    members = [_members(scenes, row, averaged) for row in rows]
+    coverage = _coverage(scenes, region)
+    rows = tuple(schedule(axes, compose, coverage, _passes(scenes))) if axes else (_static_row(scenes),)
+    picked = _picked(scenes, rows, _averaged(scenes, load))
     decided = {
         "grid": grid_attributes(region.geobox),
         # How patient reads are decides no pixel, nor does the backend.
@@ -182,12 +278,26 @@ def make_plan(
     if compose.mask.recover_ice == "persistent":
         # Each row's mask then depends on all dates.
         decided["persistence"] = scenes.of("sentinel-2").fingerprint
-    keys = tuple(_key(decided, part) for part in members)
+    shares = {
+        node: dict(zip(nanoseconds(axes[node]).tolist(), found.tolist(), strict=True))
+        for node, found in coverage.items()
+    }
     plan = Plan(
-        region, scenes, rows, model, load, compose, store, keys, tuple(tuple(part.table["id"]) for part in members)
+        region,
+        scenes,
+        rows,
+        model,
+        load,
+        compose,
+        store,
+        keys=_keys(decided, scenes, picked),
+        picked=picked,
+        coverage=shares,
+        options=options or PlanOptions(),
     )
     if len(set(plan.labels)) < len(plan.labels):
-        twice = next(label for label in plan.labels if plan.labels.count(label) > 1)
+        labels = plan.labels
+        twice = next(label for label in labels if labels.count(label) > 1)
         raise PlanError(f"two observations share the time {twice}", "leave one of their collections out")
     return plan
 
@@ -220,26 +330,55 @@ def _static_row(scenes: Scenes) -> Row:
     return Row(scenes.table["time"].max().to_datetime64(), None, {})
 
 
-def _averaged(scenes: Scenes, load: LoadOptions) -> _Averaged:
+def _averaged(scenes: Scenes, load: LoadOptions) -> dict[int, Indices]:
     """Radar observations -> those that multilooking in time averages each with."""
     radar = "sentinel-1"
-    return averaged_times(scenes.of(radar), load.radar) if radar in scenes.sensors else {}
+    if radar not in scenes.sensors:
+        return {}
+    found = averaged_times(scenes.of(radar), load.radar)
+    return {int(nanoseconds(np.array(time))): nanoseconds(np.array(others)) for time, others in found.items()}
 
 
-def _members(scenes: Scenes, row: Row, averaged: _Averaged) -> Scenes:
+def _picked(scenes: Scenes, rows: tuple[Row, ...], averaged: Mapping[int, Indices]) -> tuple[Indices, ...]:
+    """Places in the table of the scenes that make each row, ascending."""
     table = scenes.table
-    used = {
-        node: {other for time in times for other in (averaged.get(time, (time,)) if node == "sentinel1" else (time,))}
-        for node, times in row.members.items()
-    }
     known = {name: scenes.sensor(name) for name in scenes.sensors}
-    keep = [
-        known[sensor].static or time in used.get(known[sensor].node, ())
-        for sensor, time in zip(table["sensor"], table["time"].to_numpy(), strict=True)
-    ]
-    return Scenes(table[keep], scenes.source, scenes.signing)
+    at: dict[tuple[str, int], list[int]] = {}
+    still = []
+    for place, (name, time) in enumerate(zip(table["sensor"], nanoseconds(table["time"].to_numpy()), strict=True)):
+        if known[name].static:
+            still.append(place)
+        else:
+            at.setdefault((known[name].node, int(time)), []).append(place)
+    found = []
+    for row in rows:
+        places = list(still)
+        for node, times in row.members.items():
+            own = nanoseconds(np.array(times))
+            if node == "sentinel1":
+                own = np.unique(np.concatenate([averaged.get(time, np.array([time])) for time in own.tolist()]))
+            for time in own.tolist():
+                places += at.get((node, time), ())
+        found.append(np.unique(np.array(places, np.int64)))
+    return tuple(found)
 
 
-def _key(decided: dict[str, Any], part: Scenes) -> str:
-    text = json.dumps({**decided, "scenes": part.fingerprint}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _keys(decided: dict[str, Any], scenes: Scenes, picked: tuple[Indices, ...]) -> tuple[str, ...]:
+    """Per row a hash over what was decided and the fingerprint of its scenes."""
+    texts = list(scenes.decisive())
+    keys = []
+    for places in picked:
+        fingerprint = hashlib.sha256(b"".join(texts[place] for place in places)).hexdigest()
+        text = json.dumps({**decided, "scenes": fingerprint}, sort_keys=True, default=str)
+        keys.append(hashlib.sha256(text.encode()).hexdigest())
+    return tuple(keys)
+
+
+def _skipped(key: str) -> str:
+    """The key of a row where it was not computed."""
+    return hashlib.sha256(f"{key} not_candidate".encode()).hexdigest()
+
+
+def _ground_parted(tiles: Scenes, region: Region) -> bool:
+    assets = [bands["elevation"].asset for bands in tiles.bands()]
+    return self_contained(tiles.items(), assets, region.search_boxes(GROUND_MARGIN))

@@ -1,26 +1,35 @@
-"""Phase two: the units, each on its own, on a pool of threads."""
+"""Phase two: the units, each on its own, on threads of this process or on a cluster."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
 import os
+import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import xarray as xr
 
-from glaciercube.campaign.lacking import Reading, computed
+from glaciercube.campaign.events import Watch, log_beside
+from glaciercube.campaign.kernel import Kernel, tasks
+from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Plan, Unit
 from glaciercube.campaign.provenance import decisions
-from glaciercube.cube import compose, load
-from glaciercube.errors import ReadError, require
-from glaciercube.inference import BlockOptions, block_window, check_cube, encode_block, predict_block
-from glaciercube.inference.lazy import block_variables
-from glaciercube.store import Check, Missing, Store, open_writer
+from glaciercube.campaign.unit import skeleton
+from glaciercube.cluster import ClusterOptions, address_of, check_paths, connect
+from glaciercube.errors import GlaciercubeError, ReadError, require
+from glaciercube.inference import BlockOptions, check_cube
+from glaciercube.reading.address import Address
+from glaciercube.store import Check, Store, open_writer
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["Outcome", "RunOptions", "run"]
 
@@ -47,6 +56,11 @@ class RunOptions:
         How what the store holds is held against what was recorded; see `glaciercube.store.Store.done`.
     takeover : bool
         Take the store from a run that has died on another machine, before its lease ends.
+    in_flight : int or None
+        Units of ``dates`` dates that are under way on a cluster; by default two per thread of it.
+    events : str
+        Event log, to which lines are added (`glaciercube.campaign.events.Watch`): a path; ``beside`` the store
+        (``NAME.events.jsonl``; a bucket has none); or empty for none.
     """
 
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -56,12 +70,20 @@ class RunOptions:
     retry_missing: bool = False
     check: Check = "size"
     takeover: bool = False
+    in_flight: int | None = None
+    events: str = "beside"
 
     def __post_init__(self) -> None:
-        for name, value in (("threads", self.threads), ("dates", self.dates)):
-            require(value >= 1, f"{name} {value} is not a number of {name}", "give 1 or more")
+        for name, value in (("threads", self.threads), ("dates", self.dates), ("in_flight", self.in_flight)):
+            require(value is None or value >= 1, f"{name} {value} is not a number of {name}", "give 1 or more")
         known = get_args(Check)
         require(self.check in known, f"{self.check!r} is no check of a store", f"give one of {', '.join(known)}")
+
+    def event_log(self, store: str) -> Path | None:
+        """Path of the event log of a run into a store; None for none."""
+        if self.events == "beside":
+            return log_beside(store)
+        return Path(self.events) if self.events else None
 
 
 @dataclass(frozen=True)
@@ -84,7 +106,13 @@ class Outcome:
     lacking: int = 0
 
 
-def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any] | None = None) -> Outcome:
+def run(
+    plan: Plan,
+    options: RunOptions | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    cluster: ClusterOptions | Client | None = None,
+) -> Outcome:
     """Do what is left of a plan; run again after a kill, and only what is missing is computed.
 
     A scene that can never be read (not there, refused, corrupt) is left out of the shard, with all its bands, and the
@@ -102,6 +130,9 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
         Threads, batch, progress.
     config : mapping or None
         The user's configuration, kept as provenance.
+    cluster : ClusterOptions, distributed.Client or None
+        Where; on threads of this process by default. A client's cluster is left open. The pixels are the same on all,
+        as long as devices are of one kind.
 
     Returns
     -------
@@ -116,123 +147,139 @@ def run(plan: Plan, options: RunOptions | None = None, config: Mapping[str, Any]
         If the store cannot be written, and then the run stops and what was written stays; if another run writes to it.
     ReadError
         If files could not be read; everything else was finished.
+    ClusterError
+        If the cluster cannot be used, and nothing was done then; if workers died of units, or were all gone.
     """
     options = options or RunOptions()
-    cube = check_cube(compose(load(plan.scenes, plan.region, plan.load), plan.compose), plan.model.contract)
-    extra, attrs = _per_row(cube), _attributes(plan)
-    with open_writer(plan.store, plan.region.geobox, plan.times, extra, attrs, takeover=options.takeover) as store:
-        units = list(plan.units(store.done(options.check, lacking=not options.retry_missing)))
-        modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
-        store.describe(
-            {
-                **_provenance(plan, config or {}),
-                "modalities": sorted(modalities),
-                "reflectance": str(cube.attrs.get("reflectance", "")),
-                **{name: cube.attrs[name] for name in ("mask",) if name in cube.attrs},
-            },
-            attrs["source"],
+    with ExitStack() as stack:
+        given = ClusterOptions() if cluster is None else cluster
+        where = given if isinstance(given, ClusterOptions) else ClusterOptions(address_of(given))
+        client = None if where.kind == "threads" else stack.enter_context(connect(given))
+        if client is not None:
+            plan = _shared(plan, client)
+        cube = check_cube(skeleton(plan), plan.model.contract)
+        store = stack.enter_context(
+            open_writer(
+                plan.store,
+                plan.region.geobox,
+                plan.times,
+                _per_row(cube),
+                _attributes(plan),
+                takeover=options.takeover,
+            )
         )
-        total = len(plan.rows) * len(plan.blocks)
+        units = list(plan.units(store.done(options.check, lacking=not options.retry_missing)))
+        store.describe(_provenance(plan, cube, config or {}), _attributes(plan)["source"])
         left = sum(len(unit.rows) for unit in units)
-        lazy = cube[block_variables(cube, plan.model.contract)].assign_coords(time=cube["time"])
-        kernel = _Kernel(plan, lazy, store, options)
-        _run_units(units, kernel, options, (total - left, total))
-        if kernel.lacking:
-            _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", kernel.lacking)
-    return Outcome(plan.store.path, left, total - left, kernel.lacking)
+        watch = stack.enter_context(
+            Watch(plan, secrets.token_hex(4), left, bar=options.progress, path=options.event_log(plan.store.path))
+        )
+        watch.began(where.kind, "" if client is None else str(client.dashboard_link or ""))
+        if client is None:
+            lacking, failures = _Threads(plan, store, options, watch).run(iter(units))
+        else:
+            from glaciercube.campaign.distributed_run import Placement, run_units
+
+            placement = Placement(where.resource, where.wait, options.in_flight, options.dates)
+            lacking, failures = run_units(
+                client, iter(units), plan, store, options.block, placement=placement, watch=watch
+            )
+        if lacking:
+            _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", lacking)
+        if failures:
+            raise _summary(failures, watch.failed)
+    return Outcome(plan.store.path, left, len(plan.rows) * len(plan.blocks) - left, lacking)
 
 
-class _Kernel:
-    """Does one unit: read, predict, write; holds what all units of this process share."""
+class _Threads:
+    """Does units on threads of this process."""
 
-    def __init__(self, plan: Plan, cube: xr.Dataset, store: Store, options: RunOptions) -> None:
-        self.plan, self.cube, self.store, self.options = plan, cube, store, options
+    def __init__(self, plan: Plan, store: Store, options: RunOptions, watch: Watch) -> None:
+        self.witnesses = Witnesses.of(plan)
+        self.kernel = Kernel(plan.model, options.block, self.witnesses, options.threads + 1)
+        self.plan, self.store, self.options, self.watch = plan, store, options, watch
         self.stop = threading.Event()
-        self.reading, self.lacking, self._lock = Reading(plan), 0, threading.Lock()
+        self.lacking, self._lock = 0, threading.Lock()
 
-    def __call__(self, unit: Unit, advance: Callable[[int], Any]) -> list[ReadError]:
-        """Do a unit; what could not be read is returned, and everything else is written."""
-        contract = self.plan.model.contract
-        y, x = self.plan.slices(unit.block)
-        shape = (self.cube.sizes["y"], self.cube.sizes["x"])
-        window = block_window(y, x, shape, halo=contract.receptive_field, stride=contract.stride)
-        here = self.cube.isel(y=window.y.read, x=window.x.read)
-        ground = computed(here[[name for name in here.data_vars if "time" not in here[name].dims]])
-        static = encode_block(self.plan.model, ground, window, self.options.block)
-        moving = here.drop_vars([name for name in here.data_vars if "time" not in here[name].dims])
-        batches = [
-            list(unit.rows[start : start + self.options.dates])
-            for start in range(0, len(unit.rows), self.options.dates)
-        ]
-        failures: list[ReadError] = []
-        gone: dict[str, Missing] = {}
-        while batches and not self.stop.is_set():
-            rows = batches.pop(0)
+    def run(self, units: Iterator[Unit]) -> tuple[int, list[BaseException]]:
+        """Do units; how many shards lack scenes, and what could not be read. Everything else is written."""
+        failures: list[BaseException] = []
+        with ThreadPoolExecutor(self.options.threads, thread_name_prefix="glaciercube") as pool:
+            pending: set[Future[list[ReadError]]] = set()
             try:
-                found, missing = self.reading.compute(moving.isel(time=rows), rows, gone)
-                arrays = {**found, **{k: v for k, v in ground.items() if k == "slope"}}
+                while True:
+                    # A bounded number in flight: the arrays in memory do not grow with the region.
+                    while len(pending) < self.options.threads and (unit := next(units, None)) is not None:
+                        pending.add(pool.submit(self._do, unit))
+                    if not pending:
+                        break
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        failures += future.result()
+            except BaseException:
+                # Ctrl-C or a full disk: the units under way stop after their current dates.
+                self.stop.set()
+                raise
+        return self.lacking, failures
+
+    def _do(self, unit: Unit) -> list[ReadError]:
+        failures: list[ReadError] = []
+        for task in tasks(self.plan, unit, self.options.dates, self.witnesses.shared):
+            part = task.unit
+            if self.stop.is_set():
+                break
+            self.watch.started(part)
+            try:
+                inputs = self.kernel.read(task)
             except ReadError as error:
-                # One bad file must not cost the dates that were read beside it.
-                if len(rows) > 1:
-                    batches[:0] = [[row] for row in rows]
-                else:
-                    failures.append(error)
-                continue
-            predicted = predict_block(self.plan.model, arrays, static, window, self.options.block, len(rows))
-            keys = [self.plan.keys[row] for row in rows]
-            self.store.write(self.plan.times[rows], unit.block, *predicted, keys, missing)
+                # What all dates need could not be read.
+                rest = replace(unit, rows=unit.rows[unit.rows.index(part.rows[0]) :])
+                self.watch.missed(rest, error)
+                return [*failures, error]
+            outputs = self.kernel.predict(inputs)
+            _, steps = self.kernel.write(outputs, self.store.write)
             with self._lock:
-                self.lacking += sum(map(bool, missing))
-            advance(len(rows))
+                self.lacking += sum(map(bool, outputs.missing))
+            for row, failure in outputs.failures:
+                failures.append(failure)
+                self.watch.missed(replace(part, rows=(row,)), failure)
+            self.watch.finished(outputs.task.unit, steps)
         return failures
 
 
-def _run_units(units: list[Unit], kernel: _Kernel, options: RunOptions, progress: tuple[int, int]) -> None:
-    from tqdm.auto import tqdm
-
-    failures: list[ReadError] = []
-    with (
-        tqdm(total=progress[1], initial=progress[0], unit="shard", desc="run", disable=not options.progress) as bar,
-        ThreadPoolExecutor(options.threads, thread_name_prefix="glaciercube") as pool,
-    ):
-        pending: set[Future[list[ReadError]]] = set()
-        queue = iter(units)
-        try:
-            while True:
-                # A bounded number in flight: the arrays in memory do not grow with the region.
-                while len(pending) < options.threads and (unit := next(queue, None)) is not None:
-                    pending.add(pool.submit(kernel, unit, bar.update))
-                if not pending:
-                    break
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    failures += _failures(future)
-        except BaseException:
-            # Ctrl-C or a full disk: the units under way stop after their current dates.
-            kernel.stop.set()
-            raise
-    if failures:
-        raise _summary(failures)
+def _shared(plan: Plan, client: Any) -> Plan:
+    """The plan with paths that mean the same on every worker; refused where a worker does not see them."""
+    local = "://" not in plan.store.path
+    if local:
+        plan = replace(plan, store=replace(plan.store, path=str(Path(plan.store.path).absolute())))
+    check_paths(client, plan.store.path if local else None, _some_files(plan))
+    return plan
 
 
-def _failures(future: Future[list[ReadError]]) -> list[ReadError]:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, ReadError):
-        return [error]  # what all dates need could not be read
-    raise error
+def _some_files(plan: Plan) -> list[str]:
+    """A file of each sensor's in every folder of the upper levels, where files are of a disk."""
+    chosen: dict[tuple[str, ...], str] = {}
+    for name, item, bands in zip(plan.scenes.table["sensor"], plan.scenes.items(), plan.scenes.bands(), strict=True):
+        for band in list(bands.values())[:1]:
+            path = item.assets[band.asset].href.removeprefix("file://")
+            if not Address(path).is_remote:
+                chosen.setdefault((name, *Path(path).parts[:4]), path)
+    return list(chosen.values())
 
 
-def _summary(failures: list[ReadError]) -> ReadError:
+def _summary(failures: Sequence[BaseException], shards: int) -> GlaciercubeError:
+    """One error of all: each problem was told when it came."""
     first = failures[0]
-    # One bad file spoils many shards: each problem is told once.
-    for other in sorted({str(failure) for failure in failures} - {str(first)}):
-        _log.error("%s", other)
-    others = f"; {len(failures)} shards could not be made" if len(failures) > 1 else ""
+    if not isinstance(first, GlaciercubeError):
+        raise first
+    others = f"; {shards} shards could not be made" if shards > 1 else ""
+    problem = f"{first.problem}{others}"
+    remedy = f"{first.remedy}; then run again: the rest was written and only this is computed"
+    if not isinstance(first, ReadError):
+        return type(first)(problem, remedy)
     return ReadError(
-        f"{first.problem}{others}",
-        f"{first.remedy}; then run again: the rest was written and only this is computed",
+        problem,
+        remedy,
         failure=first.failure,
         uri=first.uri,
         scene=first.scene,
@@ -259,7 +306,8 @@ def _attributes(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _provenance(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(plan: Plan, cube: xr.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
+    modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
     packages = ("glaciercube", "numpy", "xarray", "zarr", "odc-stac", "rasterio", "torch")
     return {
         "catalog": plan.scenes.source,
@@ -273,4 +321,7 @@ def _provenance(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
         "compose": plan.compose.every,
         "config": dict(config),
         "versions": {name: importlib.metadata.version(name) for name in packages},
+        "modalities": sorted(modalities),
+        "reflectance": str(cube.attrs.get("reflectance", "")),
+        **{name: cube.attrs[name] for name in ("mask",) if name in cube.attrs},
     }

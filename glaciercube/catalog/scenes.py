@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,19 +92,26 @@ class Scenes:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over everything that decides pixels; the same search gives the same fingerprint."""
         digest = hashlib.sha256()
-        for _, row in self.table.iterrows():
-            values = {name: str(row[name]) for name in _FINGERPRINTED}
+        for text in self.decisive():
+            digest.update(text)
+        return digest.hexdigest()
+
+    def decisive(self) -> Iterator[bytes]:
+        """What decides the pixels of each scene, in the table's order; the fingerprint is over these."""
+        columns = [self.table[name] for name in _FINGERPRINTED]
+        beside = [self.table[name] for name in ("notes", "sun_azimuth", "sun_elevation")]
+        for notes, azimuth, elevation, *row in zip(*beside, *columns, strict=True):
+            values = dict(zip(_FINGERPRINTED, map(str, row), strict=True))
             # How a store is reached does not change what is in it.
-            bands = {name: {**band, "options": ()} for name, band in json.loads(row["bands"]).items()}
+            bands = {name: {**band, "options": ()} for name, band in json.loads(values["bands"]).items()}
             values["bands"] = json.dumps(bands, sort_keys=True)
             # The sun decides the hillshade; a thousandth of a degree is what two machines may compute differently.
-            values["sun"] = f"{row['sun_azimuth']:.2f}/{row['sun_elevation']:.2f}"
-            layer = json.loads(row["notes"]).get("layer")
+            values["sun"] = f"{azimuth:.2f}/{elevation:.2f}"
+            layer = json.loads(notes).get("layer")
             if layer is not None:
                 # What its numbers mean is the user's word, and decides.
                 values["layer"] = json.dumps(layer["options"], sort_keys=True)
-            digest.update("\x1f".join(values.values()).encode() + b"\x1e")
-        return digest.hexdigest()
+            yield "\x1f".join(values.values()).encode() + b"\x1e"
 
     def sensor(self, name: str) -> Sensor:
         """A sensor of these scenes; a layer of the user's own is as its scenes define it.

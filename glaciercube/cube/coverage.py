@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from glaciercube.catalog import Scenes
+from glaciercube.region import whole_of
 
 __all__ = ["coverage", "with_coverage"]
 
@@ -26,7 +27,7 @@ def coverage(scenes: Scenes, geobox: GeoBox) -> pd.Series[float]:
     scenes : Scenes
         Of one sensor.
     geobox : GeoBox
-        The grid.
+        The grid; of a window of one, the whole.
 
     Returns
     -------
@@ -34,7 +35,7 @@ def coverage(scenes: Scenes, geobox: GeoBox) -> pd.Series[float]:
         Label of the acquisition, ascending -> share, 0 to 1, counted on points 1/24 of the region apart. A footprint
         says where a scene may have pixels: its swath may cover less.
     """
-    points = _points(geobox)
+    points = _points(whole_of(geobox))
     table = scenes.table
     shares = {
         time: float(np.any([_inside(shape, points) for shape in group], axis=0).mean())

@@ -21,9 +21,9 @@ from glaciercube.cube.interpolate import MEASURED, SEA_LEVEL, VOID, Rows, Window
 from glaciercube.cube.native import Mosaic, Native, WindowPlan, chunks_of, direct_elevation, lay_out, open_native
 from glaciercube.cube.north import lonlat, north_at
 from glaciercube.cube.terrain import TERRAIN_HALO, terrain_variables
-from glaciercube.cube.tiles import METRES_PER_DEGREE
+from glaciercube.cube.tiles import METRES_PER_DEGREE, Layer, absent_cells
 from glaciercube.reading.request import Backend
-from glaciercube.region import geographic_bounds
+from glaciercube.region import Cut, geographic_bounds, whole_of
 from glaciercube.region.bounds import search_boxes
 from glaciercube.sensors import Sensor
 from glaciercube.sensors.copdem import GEOID
@@ -100,7 +100,7 @@ class _Job:
     geobox : GeoBox
         The whole grid, by which pixels are placed: their coordinates are then the same whichever block asks.
     rows, columns : range
-        Of the block, with its halo; the first may be -1.
+        Of the block on that grid, with its halo; the first may be -1.
     samples : int
         Samples along each side of a pixel.
     layers : tuple of (Rows, tuple of WindowPlan)
@@ -131,8 +131,14 @@ def _stack(sensor: Sensor, scenes: Scenes, geobox: GeoBox, cell: int, backend: B
     resolution = float(abs(geobox.resolution.x))
     padded = geobox.pad(TERRAIN_HALO)
     assets = [bands["elevation"].asset for bands in scenes.bands()]
-    layout, samples, others = lay_out(scenes.items(), assets, search_boxes(padded, _margin(resolution)), resolution)
-    native = [open_native(layer, sensor, scenes, backend) for layer in layout]
+    items, margin = scenes.items(), _margin(resolution)
+    layout, samples, others = lay_out(items, assets, search_boxes(padded, margin), resolution)
+    around: Sequence[Layer | None] = [None] * len(layout)
+    if isinstance(geobox, Cut) and any(absent_cells(layer) for layer in layout if layer.degrees):
+        # Whether a gap is the sea is asked of all that looks on it, also from beyond the window.
+        boxes = search_boxes(whole_of(geobox).pad(TERRAIN_HALO), margin)
+        around = lay_out(items, assets, boxes, resolution)[0]
+    native = [open_native(layer, sensor, scenes, backend, wide) for layer, wide in zip(layout, around, strict=True)]
     direct = direct_elevation(sensor, scenes, others, padded, cell, backend) if others else None
     graph: dict[Any, Any] = {}
     name = f"ground-{tokenize(geobox, cell, [n.name for n in native], getattr(direct, 'name', ''))}"
@@ -153,6 +159,9 @@ def _plan(
 ) -> tuple[_Job, list[list[Any]]]:
     """What a block needs: the plan, and the keys of the chunks by window, those of `direct` last."""
     rows, columns = (range(r.start - TERRAIN_HALO, r.stop + TERRAIN_HALO) for r in block)
+    # Pixels are placed by the whole grid, whatever window of it this is.
+    first, left = geobox.corner if isinstance(geobox, Cut) else (0, 0)
+    placed = (range(rows.start + first, rows.stop + first), range(columns.start + left, columns.stop + left))
     extent = geobox[block[0].start : block[0].stop, block[1].start : block[1].stop].pad(TERRAIN_HALO)
     resolution = float(abs(geobox.resolution.x))
     bounds = geographic_bounds(extent, _margin(resolution))
@@ -165,7 +174,7 @@ def _plan(
         mosaic, chunks = chunks_of(direct, (*shifted[0], *shifted[1]))
         keys.append(chunks)
     layers = tuple((layer.rows, tuple(w for w, _ in plan)) for layer, plan in zip(native, plans, strict=True))
-    return _Job(geobox, rows, columns, samples, layers, mosaic), keys
+    return _Job(whole_of(geobox), *placed, samples, layers, mosaic), keys
 
 
 def _margin(resolution: float) -> float:

@@ -23,7 +23,16 @@ from glaciercube.reading.request import Backend, requests
 from glaciercube.region import Bounds, split_bounds
 from glaciercube.sensors import Sensor
 
-__all__ = ["Mosaic", "Native", "WindowPlan", "chunks_of", "direct_elevation", "lay_out", "open_native"]
+__all__ = [
+    "Mosaic",
+    "Native",
+    "WindowPlan",
+    "chunks_of",
+    "direct_elevation",
+    "lay_out",
+    "open_native",
+    "self_contained",
+]
 
 Edges: TypeAlias = tuple[int, int, int, int]
 
@@ -181,7 +190,28 @@ def lay_out(
     return found, samples, others
 
 
-def open_native(layer: Layer, sensor: Sensor, scenes: Scenes, backend: Backend) -> Native:
+def self_contained(items: Sequence[pystac.Item], assets: Sequence[str], boxes: Sequence[Bounds]) -> bool:
+    """Whether a window of a region needs only the tiles that it meets.
+
+    That is so where all are degree tiles of one spacing and no degree lacks one: tiles elsewhere then decide neither at
+    which spacing pixels are laid out, nor which gaps are the sea.
+
+    Parameters
+    ----------
+    items, assets
+        As of `lay_out`.
+    boxes : sequence of (west, south, east, north)
+        Degrees that the region needs.
+    """
+    tiles = [_tile(index, item, item.assets[key]) for index, (item, key) in enumerate(zip(items, assets, strict=True))]
+    known = [tile for tile in tiles if tile is not None and tile.cell]
+    if len(known) < len(tiles) or len({tile.shape[0] for tile in known}) != 1:
+        return False
+    found, _ = layers(known, boxes, 1.0)
+    return len(found) == 1 and found[0].degrees and not absent_cells(found[0])
+
+
+def open_native(layer: Layer, sensor: Sensor, scenes: Scenes, backend: Backend, around: Layer | None = None) -> Native:
     """Attach lazy pixels to a layer.
 
     Parameters
@@ -194,11 +224,21 @@ def open_native(layer: Layer, sensor: Sensor, scenes: Scenes, backend: Backend) 
         Whose rows `Strip.tiles` number.
     backend : Backend
         What reads; asked for native pixels, it interpolates nothing.
+    around : Layer or None
+        The same tiles laid out for the whole region, where `layer` is a window of it: which of its gaps are the sea is
+        decided by all tiles that look on them.
     """
     strips = tuple((strip, _strip_array(strip, sensor, scenes, backend)) for strip in layer.strips)
-    groups = absent_cells(layer) if layer.degrees else []
+    groups = absent_cells(around or layer) if layer.degrees else []
+    looking: Sequence[tuple[Strip, Any]] = strips
+    if around is not None:
+        here = {cell for strip in layer.strips for cell in strip.all_cells}
+        groups = [group for group in groups if here & set(group)]
+        near = {cell for group in groups for absent in group for cell in neighbours(absent)}
+        strips_near = [strip for strip in around.strips if near & set(strip.cells)]
+        looking = [(strip, _strip_array(strip, sensor, scenes, backend)) for strip in strips_near]
     numbers = {cell: number for number, group in enumerate(groups) for cell in group}
-    edges = [_edges(group, strips) for group in groups]
+    edges = [_edges(group, looking) for group in groups]
     sea = tuple(dask.delayed(_is_sea)(lines) for lines in edges)
     return Native(layer.rows, strips, numbers, sea)
 

@@ -23,6 +23,7 @@ from glaciercube.cube.series import Layers, check_labels, join_layers, read_laye
 from glaciercube.cube.speckle import EDGE_WIDTH, border_noise, lee_filter, local_mean, mean_of_layers
 from glaciercube.errors import require
 from glaciercube.reading.request import Backend
+from glaciercube.region import whole_of
 from glaciercube.sensors import Sensor, decibel
 from glaciercube.sensors.sentinel1 import CO_POLARIZED, PLATFORM_DB, POLARIZATIONS
 
@@ -198,7 +199,8 @@ def _at_edge(scenes: Scenes, time: np.datetime64, geobox: GeoBox) -> bool:
     if not east - west < 90:
         return True  # it crosses the antimeridian, or holds a pole
     on_grid = Geometry(footprint, "EPSG:4326").to_crs(str(geobox.crs), resolution=0.1)
-    return not bool(on_grid.geom.buffer(-_EDGE_METRES).contains(geobox.extent.geom))
+    # Asked of the whole grid, so that a window of it has the same pixels.
+    return not bool(on_grid.geom.buffer(-_EDGE_METRES).contains(whole_of(geobox).extent.geom))
 
 
 def _without_border_noise(layer: xr.Dataset, options: RadarOptions) -> xr.Dataset:

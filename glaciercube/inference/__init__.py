@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from glaciercube.inference.block import (
     KERNEL_VERSION,
+    NOT_CANDIDATE,
     QUALITY_BITS,
     BlockOptions,
     choose_device,
     encode_block,
+    not_candidate,
     predict_block,
 )
 from glaciercube.inference.lazy import check_cube, predict
@@ -15,6 +17,7 @@ from glaciercube.inference.window import Window, block_window
 
 __all__ = [
     "KERNEL_VERSION",
+    "NOT_CANDIDATE",
     "QUALITY_BITS",
     "BlockOptions",
     "Window",
@@ -22,6 +25,7 @@ __all__ = [
     "check_cube",
     "choose_device",
     "encode_block",
+    "not_candidate",
     "predict",
     "predict_block",
 ]

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from glaciercube.models.base import Model, StaticFeatures
 
-__all__ = ["KERNEL_VERSION", "QUALITY_BITS", "BlockOptions", "choose_device", "encode_block", "predict_block"]
+__all__ = [
+    "KERNEL_VERSION",
+    "NOT_CANDIDATE",
+    "QUALITY_BITS",
+    "BlockOptions",
+    "choose_device",
+    "encode_block",
+    "not_candidate",
+    "predict_block",
+]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -29,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 # Raised only when the bytes that the kernel gives for the same input change.
 KERNEL_VERSION: Final = 1
+
+# What a device's memory held, once it did not hold the batch: model, device, height, width -> dates.
+_FITS: dict[tuple[str, str, int, int], int] = {}
 
 # Bits of `quality`; 0 means that the pixel was never processed. The four after `processed`, and the last, are
 # `optical_flags` shifted by one.
@@ -43,6 +55,9 @@ QUALITY_BITS: Final = {
     "recovered": 128,
 }
 
+# `quality` where nothing was computed, since nothing can be there: the bit of `recovered`, but not that of `processed`.
+NOT_CANDIDATE: Final = 128
+
 
 @dataclass(frozen=True)
 class BlockOptions:
@@ -51,7 +66,7 @@ class BlockOptions:
     Attributes
     ----------
     batch : int
-        Dates per forward pass; halved when the device runs out of memory.
+        Dates per forward pass; halved when the device runs out of memory, which is remembered for blocks of that size.
     device : str or None
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``; CUDA where it is found when None.
     """
@@ -147,19 +162,43 @@ def predict_block(
     placed = model.to(device)
     modalities = [modality for modality in _at_hand(model.contract, arrays) if not modality.static]
     out = np.empty((dates, window.y.size, window.x.size), np.float32)
-    batch, done = options.batch, 0
+    size = (window.y.stop - window.y.start, window.x.stop - window.x.start)
+    key, done = (model.hash, device, *size), 0
     while done < dates:
+        # Asked each time: another thread may have found out meanwhile.
+        batch = min(options.batch, _FITS.get(key, options.batch))
         part = slice(done, min(done + batch, dates))
         try:
             inputs = {m.name: _tensor(m, arrays, window, device, part) for m in modalities}
             found = placed.predict(inputs, static).float().cpu().numpy()
         except RuntimeError as error:
-            batch = _smaller(batch, error)
+            _FITS[key] = _smaller(batch, error)
             continue
         # A model without dynamic input gives one map for all dates.
         out[part] = found[:, window.y.core, window.x.core]
         done = part.stop
     return out, _quality(arrays, window, out.shape)
+
+
+def not_candidate(dates: int, y: slice, x: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Probability and quality of a block that is not computed, since nothing can be there.
+
+    Parameters
+    ----------
+    dates : int
+        Length of the time axis.
+    y, x : slice
+        Its pixels on the grid.
+
+    Returns
+    -------
+    probability : (time, y, x) float32
+        NaN.
+    quality : (time, y, x) uint8
+        `NOT_CANDIDATE`.
+    """
+    shape = (dates, y.stop - y.start, x.stop - x.start)
+    return np.full(shape, np.nan, np.float32), np.full(shape, NOT_CANDIDATE, np.uint8)
 
 
 def _prepare_thread(options: BlockOptions) -> str:

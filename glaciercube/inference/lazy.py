@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from glaciercube.errors import CubeError
-from glaciercube.inference.block import QUALITY_BITS, BlockOptions, encode_block, predict_block
+from glaciercube.inference.block import NOT_CANDIDATE, QUALITY_BITS, BlockOptions, encode_block, predict_block
 from glaciercube.inference.window import Window, block_window
 from glaciercube.models.contract import VARIABLES, Contract
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from glaciercube.models.base import Model
 
 __all__ = ["PREDICTION_ATTRS", "block_variables", "check_cube", "predict"]
+
+_OWN_BITS = [bit for bit in QUALITY_BITS.values() if bit != NOT_CANDIDATE]
 
 PREDICTION_ATTRS: dict[str, dict[str, Any]] = {
     "glacier_probability": {
@@ -28,8 +30,10 @@ PREDICTION_ATTRS: dict[str, dict[str, Any]] = {
     "quality": {
         "long_name": "what the probability rests on; 0 was never processed",
         "units": "1",
-        "flag_masks": list(QUALITY_BITS.values()),
-        "flag_meanings": " ".join(QUALITY_BITS),
+        # CF: a flag is set where the masked value is the flag's; one that is no bit of its own looks at two.
+        "flag_masks": [*_OWN_BITS, 129, 129],
+        "flag_values": [*_OWN_BITS, 129, NOT_CANDIDATE],
+        "flag_meanings": " ".join([*QUALITY_BITS, "not_candidate"]),
     },
 }
 

@@ -6,7 +6,9 @@ import importlib
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from glaciercube.errors import ModelError
@@ -19,7 +21,17 @@ if TYPE_CHECKING:
 
     from glaciercube.models.base import GlacierModule, Model
 
-__all__ = ["ARCHITECTURES", "build_module", "list_models", "load_again", "load_model", "save_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "PackedModel",
+    "build_module",
+    "list_models",
+    "load_again",
+    "load_model",
+    "pack_model",
+    "save_model",
+    "unpack_model",
+]
 
 #: Where each architecture's class stands; imported when it is first needed.
 ARCHITECTURES: Mapping[str, str] = {
@@ -91,6 +103,54 @@ def load_again(name: str, parameters: tuple[tuple[str, Parameter], ...], content
             "use one version of glaciercube and of the model folder on all machines",
         )
     return model
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A model on its way to other processes: sent once to each, and known there by its hash.
+
+    Attributes
+    ----------
+    hash : str
+        Content hash.
+    source : tuple or None
+        Name and parameters of a model that comes with the package.
+    files : mapping
+        Name -> bytes of a model folder's files; empty for what comes with the package.
+    """
+
+    hash: str
+    source: tuple[str, tuple[tuple[str, Any], ...]] | None
+    files: Mapping[str, bytes] = field(repr=False)
+
+
+def pack_model(model: Model) -> PackedModel:
+    """Pack a model for `unpack_model` on a machine that need not have its folder."""
+    if model.source is not None and model.source[0] in builtin_names():
+        return PackedModel(model.hash, model.source, {})
+    with TemporaryDirectory(prefix="glaciercube-") as folder:
+        save_model(model, folder)
+        files = {name: (Path(folder) / name).read_bytes() for name in (ITEM, WEIGHTS, VECTOR)}
+    return PackedModel(model.hash, None, files)
+
+
+def unpack_model(packed: PackedModel) -> Model:
+    """Load a packed model: once per process, whatever number of runs sends it.
+
+    Raises
+    ------
+    ModelError
+        If what was loaded has another content hash, or does not give its test vector.
+    """
+    with _LOCK:
+        if packed.hash in _LOADED:
+            return _LOADED[packed.hash]
+    if packed.source is not None:
+        return load_again(*packed.source, packed.hash)
+    with TemporaryDirectory(prefix="glaciercube-") as folder:
+        for name, data in packed.files.items():
+            (Path(folder) / name).write_bytes(data)
+        return load_again(folder, (), packed.hash)
 
 
 def build_module(contract: Contract) -> GlacierModule:

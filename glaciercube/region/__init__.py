@@ -2,11 +2,13 @@
 
 from glaciercube.region.bounds import Bounds, footprint_meets, geographic_bounds, geographic_footprint, split_bounds
 from glaciercube.region.crs import choose_crs
+from glaciercube.region.cut import Cut, whole_of
 from glaciercube.region.outlines import read_outlines
 from glaciercube.region.place import Region
 
 __all__ = [
     "Bounds",
+    "Cut",
     "Region",
     "choose_crs",
     "footprint_meets",
@@ -14,4 +16,5 @@ __all__ = [
     "geographic_footprint",
     "read_outlines",
     "split_bounds",
+    "whole_of",
 ]

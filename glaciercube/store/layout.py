@@ -150,7 +150,8 @@ def template(
     out = xr.Dataset(data, coords={"time": ("time", times), **_grid_coords(geobox)})
     for name, known in PREDICTION_ATTRS.items():
         out[name].attrs = {**known, "grid_mapping": GRID_MAPPING}
-    out["quality"].attrs["flag_masks"] = np.array(PREDICTION_ATTRS["quality"]["flag_masks"], "uint8")
+    for flags in ("flag_masks", "flag_values"):
+        out["quality"].attrs[flags] = np.array(PREDICTION_ATTRS["quality"][flags], "uint8")
     out["time"].attrs = {"standard_name": "time", "axis": "T"}
     out = out.assign({name: extra[name].variable for name in extra.data_vars})
     out = out.assign_coords({name: extra[name].variable for name in extra.coords if name != "time"})

@@ -1,0 +1,371 @@
+"""What is done for a unit, in three steps that any process may do: read, predict, write."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from glaciercube.campaign.lacking import Reading, Witnesses, computed
+from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.campaign.unit import UnitJob, unit_job
+from glaciercube.errors import ReadError
+from glaciercube.inference import BlockOptions, encode_block, not_candidate, predict_block
+from glaciercube.inference.lazy import block_variables
+from glaciercube.store import Missing
+
+if TYPE_CHECKING:
+    from glaciercube.models.base import Model
+
+__all__ = ["Inputs", "Kernel", "Outputs", "Step", "Task", "tasks"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some dates of a unit, with all that is needed to do them; can be pickled.
+
+    Attributes
+    ----------
+    unit : Unit
+        The shard and its rows.
+    whole : UnitJob
+        What the unit's cube is made from, of which these dates are a part.
+    name : tuple
+        By which tasks of one whole are known.
+    places : tuple of int
+        Of its rows within the whole.
+    times : (time) datetime64[s]
+        Its rows.
+    keys : tuple of str
+        What is recorded with each.
+    scenes : tuple of tuple of str
+        Scenes that each depends on, without the ground's.
+    """
+
+    unit: Unit
+    whole: UnitJob = field(repr=False)
+    name: tuple[Hashable, ...]
+    places: tuple[int, ...]
+    times: npt.NDArray[np.datetime64]
+    keys: tuple[str, ...]
+    scenes: tuple[tuple[str, ...], ...] = field(repr=False)
+
+    def some(self, chosen: Sequence[int]) -> Task:
+        """The same for some of its rows, by their places in it."""
+        return replace(
+            self,
+            unit=replace(self.unit, rows=tuple(self.unit.rows[i] for i in chosen)),
+            places=tuple(self.places[i] for i in chosen),
+            times=self.times[list(chosen)],
+            keys=tuple(self.keys[i] for i in chosen),
+            scenes=tuple(self.scenes[i] for i in chosen),
+        )
+
+
+def tasks(plan: Plan, unit: Unit, dates: int, shared: Sequence[str] = ()) -> Iterator[Task]:
+    """Cut a unit into tasks of a few dates, which bound memory.
+
+    Parameters
+    ----------
+    plan : Plan
+        The job.
+    unit : Unit
+        One of its units.
+    dates : int
+        Rows of a task, at most.
+    shared : sequence of str
+        Scenes that all rows depend on, beside their own; see `Witnesses`.
+    """
+    still = {name for name in plan.scenes.sensors if plan.scenes.sensor(name).static}
+    ground = set(plan.scenes.table["id"][plan.scenes.table["sensor"].isin(still)])
+    times = np.array([plan.rows[row].time for row in unit.rows]).astype("datetime64[s]")
+    scenes = tuple(
+        tuple(scene for scene in dict.fromkeys((*plan.scene_ids[row], *shared)) if scene not in ground)
+        for row in unit.rows
+    )
+    rows = tuple(range(len(unit.rows)))
+    keys = tuple(plan.unit_keys(unit))
+    whole = Task(unit, unit_job(plan, unit), (unit.block, unit.rows), rows, times, keys, scenes)
+    for start in range(0, len(rows), dates):
+        yield whole.some(rows[start : start + dates])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a unit, for the event log.
+
+    Attributes
+    ----------
+    name : str
+        Which.
+    began : float
+        Seconds since 1970.
+    seconds : float
+        How long it took.
+    bytes : int
+        Of what it handed on.
+    worker : str
+        Address of the worker, or name of the thread.
+    """
+
+    name: Literal["read", "predicted", "written"]
+    began: float
+    seconds: float
+    bytes: int
+    worker: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was read for a unit.
+
+    Attributes
+    ----------
+    task : Task
+        With the rows that were read.
+    ground : mapping of str to (y, x) array
+        What does not change in time.
+    arrays : mapping of str to (time, y, x) array
+        What does.
+    missing : tuple of tuple of Missing
+        Per row, scenes that it is made without.
+    failures : tuple of (row, ReadError)
+        Rows that could not be read.
+    steps : tuple of Step
+        How it went.
+    """
+
+    task: Task
+    ground: Arrays
+    arrays: Arrays
+    missing: tuple[tuple[Missing, ...], ...]
+    failures: tuple[tuple[int, ReadError], ...]
+    steps: tuple[Step, ...] = ()
+
+    def __sizeof__(self) -> int:
+        # dask weighs by this what it moves and spills.
+        return sum(array.nbytes for array in (*self.ground.values(), *self.arrays.values()))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What was predicted for a unit.
+
+    Attributes
+    ----------
+    task : Task
+        Its rows.
+    probability : (time, y, x) float32
+        0 to 1, NaN where missing.
+    quality : (time, y, x) uint8
+        Flags.
+    missing, failures, steps
+        As in `Inputs`.
+    """
+
+    task: Task
+    probability: npt.NDArray[np.float32]
+    quality: npt.NDArray[np.uint8]
+    missing: tuple[tuple[Missing, ...], ...]
+    failures: tuple[tuple[int, ReadError], ...]
+    steps: tuple[Step, ...] = ()
+
+    def __sizeof__(self) -> int:
+        return int(self.probability.nbytes + self.quality.nbytes)
+
+
+class Kernel:
+    """Reads and predicts in one process, from any of its threads.
+
+    Parameters
+    ----------
+    model : Model
+        With what.
+    options : BlockOptions
+        Batch and device.
+    witnesses : Witnesses
+        Of the plan.
+    recent : int
+        Units whose cube, ground and static branch are kept, since their other dates come next.
+    settings : callable
+        Sets up credentials and GDAL's settings while a cube is opened, as they are where the plan is.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        options: BlockOptions,
+        witnesses: Witnesses,
+        recent: int,
+        settings: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.model, self.options, self._settings = model, options, settings
+        self._reading = Reading(witnesses)
+        self._cubes: _Recent[xr.Dataset] = _Recent(recent)
+        self._ground: _Recent[Arrays] = _Recent(recent)
+        self._static: _Recent[Any] = _Recent(recent)
+        self._gone: _Recent[dict[str, Missing]] = _Recent(4 * recent)
+
+    def read(self, task: Task) -> Inputs:
+        """Read some dates.
+
+        A row that cannot be read now costs no other: it is listed among the failures.
+
+        Raises
+        ------
+        ReadError
+            If what all rows need could not be read.
+        """
+        began, block = time.time(), task.unit.block
+        if task.unit.skip:
+            return Inputs(task, {}, {}, ((),) * len(task.places), (), (_step("read", began, 0),))
+        cube = self._cubes.get(task.name, lambda: self._open(task.whole))
+        still = [name for name in cube.data_vars if "time" not in cube[name].dims]
+        ground = self._ground.get(block, lambda: computed(cube[still]))
+        moving = cube.drop_vars(still)
+        known = self._gone.get(block, dict)
+        # A copy: what another thread finds gone meanwhile was there for this one.
+        gone = dict(known)
+        found: list[tuple[list[int], Arrays, list[tuple[Missing, ...]]]] = []
+        failures: list[tuple[int, ReadError]] = []
+        waiting = [list(range(len(task.places)))]
+        while waiting:
+            rows = waiting.pop(0)
+            part, scenes = moving.isel(time=[task.places[i] for i in rows]), [task.scenes[i] for i in rows]
+            try:
+                found.append((rows, *self._reading.compute(part, scenes, task.whole.scenes, gone)))
+            except ReadError as error:
+                # One bad file must not cost the dates that were read beside it.
+                if len(rows) > 1:
+                    waiting[:0] = [[row] for row in rows]
+                else:
+                    failures.append((task.unit.rows[rows[0]], error))
+        known.update(gone)
+        done = task.some([row for some, _, _ in found for row in some])
+        missing = tuple(each for _, _, some in found for each in some)
+        inputs = Inputs(done, ground, _joined([each for _, each, _ in found]), missing, tuple(failures))
+        return replace(inputs, steps=(_step("read", began, inputs.__sizeof__()),))
+
+    def predict(self, inputs: Inputs, device: str | None = None) -> Outputs:
+        """Predict what was read.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            From `read`.
+        device : str or None
+            The device of this worker, where it has one of its own.
+
+        Raises
+        ------
+        ModelError
+            If the device's memory does not hold a single date.
+        """
+        began, task = time.time(), inputs.task
+        window, count = task.whole.frame.window, len(task.places)
+        options = replace(self.options, device=device) if device and self.options.device != "cpu" else self.options
+        if task.unit.skip:
+            y, x = window.y, window.x
+            probability, quality = not_candidate(count, slice(0, y.size), slice(0, x.size))
+        elif count:
+            key = (task.unit.block, options.device)
+            static = self._static.get(key, lambda: encode_block(self.model, inputs.ground, window, options))
+            # `quality` says where the terrain is known.
+            arrays = {**inputs.arrays, **{k: v for k, v in inputs.ground.items() if k == "slope"}}
+            probability, quality = predict_block(self.model, arrays, static, window, options, count)
+        else:
+            probability = np.empty((0, window.y.size, window.x.size), np.float32)
+            quality = np.empty(probability.shape, np.uint8)
+        outputs = Outputs(task, probability, quality, inputs.missing, inputs.failures)
+        return replace(outputs, steps=(*inputs.steps, _step("predicted", began, outputs.__sizeof__())))
+
+    @staticmethod
+    def write(outputs: Outputs, write: Callable[..., T]) -> tuple[T | None, tuple[Step, ...]]:
+        """Write what was predicted.
+
+        Parameters
+        ----------
+        outputs : Outputs
+            From `predict`.
+        write : callable
+            As `glaciercube.store.Handle.write`.
+
+        Returns
+        -------
+        written : object or None
+            What it gave; None if there was nothing to write.
+        steps : tuple of Step
+            How it went.
+        """
+        task, began = outputs.task, time.time()
+        if not task.places:
+            return None, outputs.steps
+        block = task.unit.block
+        written = write(task.times, block, outputs.probability, outputs.quality, task.keys, outputs.missing)
+        return written, (*outputs.steps, _step("written", began, outputs.__sizeof__()))
+
+    def _open(self, whole: UnitJob) -> xr.Dataset:
+        with self._settings():
+            cube = whole.cube().transpose("time", "y", "x", ...)
+        return cube[block_variables(cube, self.model.contract)].assign_coords(time=cube["time"])
+
+
+class _Recent(Generic[T]):
+    """What was made last, by key; each is made once, whichever thread asks first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: OrderedDict[Hashable, _Slot[T]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        with self._lock:
+            slot = self._kept.setdefault(key, _Slot())
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        with slot.lock:
+            # What failed is tried again by the next that asks.
+            if not slot.values:
+                slot.values.append(make())
+            return slot.values[0]
+
+
+@dataclass
+class _Slot(Generic[T]):
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    values: list[T] = field(default_factory=list)
+
+
+def _joined(found: list[Arrays]) -> Arrays:
+    if len(found) <= 1:
+        return found[0] if found else {}
+    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
+
+def _step(name: Literal["read", "predicted", "written"], began: float, size: int) -> Step:
+    return Step(name, began, time.time() - began, size, _worker())
+
+
+def _worker() -> str:
+    """Address of the worker whose task this is, or the thread's name."""
+    import sys
+
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        try:
+            return str(distributed.get_worker().address)
+        except ValueError:
+            pass
+    return threading.current_thread().name

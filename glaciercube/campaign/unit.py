@@ -1,0 +1,257 @@
+"""The cube of one unit: it opens the scenes of its own rows that come near its own pixels, and no others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from glaciercube.catalog import Scenes
+from glaciercube.cube import ComposeOptions, LoadOptions, Row, compose, load
+from glaciercube.cube.speckle import EDGE_WIDTH
+from glaciercube.cube.terrain import TERRAIN_HALO
+from glaciercube.inference import block_window
+from glaciercube.inference.window import Window
+from glaciercube.region import Cut, Region
+
+if TYPE_CHECKING:
+    from glaciercube.campaign.plan import Plan, Unit
+
+__all__ = ["Frame", "UnitJob", "frame_of", "nanoseconds", "skeleton", "unit_cube", "unit_job"]
+
+Indices: TypeAlias = npt.NDArray[np.int64]
+# Node -> acquisition (nanoseconds since 1970) -> share of the grid.
+Coverage: TypeAlias = Mapping[str, Mapping[int, float]]
+
+# The only properties of an item that reading needs, see `glaciercube.reading.request`.
+_PROPERTIES: Final = ("proj:", "datetime", "start_datetime", "end_datetime")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The pixels of a shard that are read.
+
+    Attributes
+    ----------
+    window : Window
+        The shard with its halo: what the kernel sees.
+    rows, columns : slice
+        Whole cells of the lattice that hold it and everything that its pixels are made from.
+    """
+
+    window: Window
+    rows: slice
+    columns: slice
+
+    @property
+    def inner(self) -> dict[str, slice]:
+        """The window within the cells."""
+        first, left = self.rows.start, self.columns.start
+        y, x = self.window.y, self.window.x
+        return {"y": slice(y.start - first, y.stop - first), "x": slice(x.start - left, x.stop - left)}
+
+
+@dataclass(frozen=True, eq=False)
+class UnitJob:
+    """All that a unit's cube is made from; small, and can be pickled.
+
+    Attributes
+    ----------
+    name : str
+        Of the region.
+    geobox : GeoBox
+        The whole grid.
+    frame : Frame
+        Its pixels.
+    rows : tuple of Row
+        Its dates.
+    scenes : Scenes
+        What it opens.
+    coverage : mapping
+        Node -> acquisition -> share of the whole grid within its footprints, by which companions are chosen.
+    load, compose
+        The options of those rooms.
+    """
+
+    name: str
+    geobox: GeoBox
+    frame: Frame
+    rows: tuple[Row, ...]
+    scenes: Scenes
+    coverage: Coverage
+    load: LoadOptions
+    compose: ComposeOptions
+
+    def cube(self) -> xr.Dataset:
+        """The unit's part of the region's cube, lazily.
+
+        Returns
+        -------
+        Dataset (time, y, x)
+            As `glaciercube.cube.compose` gives it for the whole region, bit for bit: the unit's rows, in their order,
+            over the window's `read` pixels.
+        """
+        frame = self.frame
+        tree = load(self.scenes, Region(self.name, Cut(self.geobox, frame.rows, frame.columns)), self.load)
+        nodes = {name: self._covered(name, tree[name].to_dataset()) for name in _nodes(tree)}
+        cube = compose(xr.DataTree.from_dict(nodes), self.compose).isel(frame.inner)
+        if not any(row.members for row in self.rows):
+            return cube  # terrain alone: one row
+        return cube.sel(time=[row.time for row in self.rows])
+
+    def _covered(self, name: str, node: xr.Dataset) -> xr.Dataset:
+        """A node with the shares of the whole region, whose scenes are not all here."""
+        if name not in self.coverage or "coverage" not in node.coords:
+            return node
+        known = self.coverage[name]
+        shares = np.array([known[time] for time in nanoseconds(node["time"].to_numpy()).tolist()])
+        return node.assign_coords(coverage=("time", shares, node["coverage"].attrs))
+
+
+def unit_cube(plan: Plan, unit: Unit) -> xr.Dataset:
+    """A unit's part of the region's cube, lazily; see `UnitJob.cube`."""
+    return unit_job(plan, unit).cube()
+
+
+def unit_job(plan: Plan, unit: Unit) -> UnitJob:
+    """What a unit's cube is made from.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `make_plan`.
+    unit : Unit
+        One of its units.
+    """
+    frame = frame_of(plan, unit.block)
+    wanted = _needed(plan, unit.rows)
+    box = plan.region.geobox[frame.rows, frame.columns].boundingbox
+    return _job(plan, unit.rows, frame, wanted[_chosen(plan, wanted, plan.sight.meets(wanted, tuple(box)))])
+
+
+def skeleton(plan: Plan, rows: tuple[int, ...] | None = None) -> xr.Dataset:
+    """All rows of a plan over a few pixels, lazily: which variables there are, and what stands along time.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `make_plan`.
+    rows : tuple of int or None
+        Some of them.
+    """
+    rows = tuple(range(len(plan.rows))) if rows is None else rows
+    wanted = _needed(plan, rows)
+    side = [slice(0, min(2, size)) for size in plan.region.geobox.shape]
+    frame = Frame(block_window(side[0], side[1], (side[0].stop, side[1].stop), halo=0, stride=1), side[0], side[1])
+    job = _job(plan, rows, frame, wanted[_chosen(plan, wanted, np.zeros(len(wanted), np.bool_))])
+    # Neighbours of so few pixels say nothing.
+    plain = replace(plan.compose, mask=replace(plan.compose.mask, dilate=0.0))
+    still = replace(plan.load, radar=replace(plan.load.radar, speckle="none", border_noise=False))
+    return replace(job, compose=plain, load=still).cube()
+
+
+def frame_of(plan: Plan, block: tuple[int, int]) -> Frame:
+    """The pixels that a shard reads.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `make_plan`.
+    block : (int, int)
+        Row and column of the shard.
+    """
+    y, x = plan.slices(block)
+    contract, shape = plan.model.contract, (plan.region.geobox.shape[0], plan.region.geobox.shape[1])
+    window = block_window(y, x, shape, halo=contract.receptive_field, stride=contract.stride)
+    halos = _halos(plan)
+    rows, columns = (
+        _cells(span.start, span.stop, length, halos, plan.load.cell)
+        for span, length in ((window.y, shape[0]), (window.x, shape[1]))
+    )
+    return Frame(window, rows, columns)
+
+
+def _halos(plan: Plan) -> tuple[int, ...]:
+    """Pixels beyond the window that its pixels are made from: each is taken around whole cells of the one before."""
+    # Elevation in another CRS is read on a lattice that begins one halo before the grid's.
+    halos = [TERRAIN_HALO + 1 if "dem" in plan.scenes.sensors else 0]
+    if "sentinel-2" in plan.scenes.sensors:
+        halos[0] = max(halos[0], int(plan.compose.mask.dilate / plan.region.resolution + 1e-6))
+    if "sentinel-1" in plan.scenes.sensors:
+        radar = plan.load.radar
+        halos += [radar.window // 2] if radar.speckle != "none" else []
+        halos += [radar.border_reach + EDGE_WIDTH] if radar.border_noise else []
+    return tuple(halos)
+
+
+def _cells(start: int, stop: int, length: int, halos: tuple[int, ...], cell: int) -> slice:
+    # Cells that are smaller than a halo are joined by the filters, from the origin on.
+    step = -(-max(cell, *halos) // cell) * cell
+    for halo in halos:
+        start, stop = (start - halo) // step * step, -(-(stop + halo) // step) * step
+    return slice(max(start, 0), min(stop, length))
+
+
+def _needed(plan: Plan, rows: tuple[int, ...]) -> Indices:
+    """Scenes of some rows, wherever they are, in the table's order."""
+    parts = [plan.picked[row] for row in rows]
+    if plan.compose.mask.recover_ice == "persistent":
+        parts.append(np.flatnonzero(plan.scenes.table["sensor"] == "sentinel-2"))
+    # Whatever the rows hold, the variables of the region: a scene of each kind.
+    parts.append(plan.kinds)
+    return np.unique(np.concatenate(parts))
+
+
+def _chosen(plan: Plan, wanted: Indices, met: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Those to open: that are met, or speak for their observation (its first) or kind; all ground if it must be."""
+    table = plan.scenes.table.iloc[wanted]
+    first = ~table.duplicated(["sensor", "time"]).to_numpy()
+    ground = np.zeros(len(wanted), np.bool_)
+    if not plan.ground_parted:
+        ground = (table["sensor"] == "dem").to_numpy()
+    elif "dem" in plan.scenes.sensors:
+        # Tiles of one surface: none of them speaks for others, but there must be one.
+        dem = (table["sensor"] == "dem").to_numpy()
+        first &= ~dem
+    chosen = met | first | ground | np.isin(wanted, plan.kinds)
+    return np.asarray(chosen, np.bool_)
+
+
+def _job(plan: Plan, rows: tuple[int, ...], frame: Frame, chosen: Indices) -> UnitJob:
+    table = plan.scenes.table.iloc[chosen].reset_index(drop=True)
+    table = table.assign(item=[_lean(item, bands) for item, bands in zip(table["item"], table["bands"], strict=True)])
+    scenes = Scenes(table, plan.scenes.source, plan.scenes.signing)
+    times = set(nanoseconds(table["time"].to_numpy()).tolist())
+    coverage = {
+        node: {time: share for time, share in shares.items() if time in times} for node, shares in plan.coverage.items()
+    }
+    options = (plan.load, plan.compose)
+    return UnitJob(
+        plan.region.name, plan.region.geobox, frame, tuple(plan.rows[i] for i in rows), scenes, coverage, *options
+    )
+
+
+def _lean(item: str, bands: str) -> str:
+    """An item with what reading its bands needs."""
+    content: dict[str, Any] = json.loads(item)
+    assets = {band["asset"] for band in json.loads(bands).values()}
+    content["assets"] = {key: asset for key, asset in content["assets"].items() if key in assets}
+    content["properties"] = {k: v for k, v in content["properties"].items() if k.startswith(_PROPERTIES)}
+    content["links"] = []
+    return json.dumps(content)
+
+
+def nanoseconds(times: npt.NDArray[np.datetime64]) -> Indices:
+    """Times as whole numbers, which are equal whatever unit the times came in."""
+    return times.astype("datetime64[ns]").astype(np.int64)
+
+
+def _nodes(tree: xr.DataTree) -> list[str]:
+    """Paths of the nodes that hold data, without the leading slash."""
+    return [node.path.lstrip("/") for node in tree.subtree if node.data_vars]

@@ -1,0 +1,279 @@
+"""A run on a cluster: the same bits as on threads, whichever workers die."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster, WorkerPlugin
+
+from glaciercube.campaign import Plan, RunOptions, make_plan, run
+from glaciercube.campaign.events import read_events
+from glaciercube.campaign.kernel import tasks
+from glaciercube.catalog import Scenes, find
+from glaciercube.cluster import ClusterOptions, address_of
+from glaciercube.errors import ClusterError, ReadError
+from glaciercube.models import load_model
+from glaciercube.simulate.world import World
+from glaciercube.store import StoreOptions, missing_scenes, open_store
+
+
+@pytest.fixture(scope="module")
+def scenes(world: World, catalog: Path) -> Scenes:
+    return find(catalog, world.region, "2021/2022", ["sentinel-2", "dem"])
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with local(2) as client:
+        yield client
+
+
+@contextmanager
+def local(workers: int, **options: Any) -> Iterator[Client]:
+    cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", **options)
+    with cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def plan_at(path: Path | str, world: World, scenes: Scenes, model: str = "ndsi", **store: Any) -> Plan:
+    options = StoreOptions(str(path), **{"shard": 32, "chunk": 32, **store})
+    return make_plan(world.region, scenes, load_model(model), options)
+
+
+def pixels(path: Path) -> dict[str, bytes]:
+    files = [p for name in ("glacier_probability", "quality") for p in (path / name / "c").rglob("*") if p.is_file()]
+    return {str(p.relative_to(path)): p.read_bytes() for p in files}
+
+
+def test_a_cluster_gives_the_bits_that_threads_give(
+    tmp_path: Path, world: World, scenes: Scenes, client: Client
+) -> None:
+    model = "fusion-unet"
+    run(plan_at(tmp_path / "threads.zarr", world, scenes, model))
+    outcome = run(plan_at(tmp_path / "cluster.zarr", world, scenes, model), cluster=client)
+    assert (outcome.computed, outcome.skipped) == (36, 0)
+    assert pixels(tmp_path / "cluster.zarr") == pixels(tmp_path / "threads.zarr")
+    # Three tasks a unit.
+    assert run(plan_at(tmp_path / "cluster.zarr", world, scenes, model), cluster=client).computed == 0
+
+
+def test_the_event_log_tells_what_each_unit_took(tmp_path: Path, world: World, scenes: Scenes, client: Client) -> None:
+    run(plan_at(tmp_path / "a.zarr", world, scenes), RunOptions(dates=2), cluster=client)
+    events = read_events(tmp_path / "a.zarr.events.jsonl")
+    assert [events[0]["event"], events[-1]["event"]] == ["began", "ended"]
+    assert (events[0]["left"], events[-1]["computed"], events[-1]["failed"]) == (36, 36, 0)
+    by_step = {name: [e for e in events if e["event"] == name] for name in ("started", "read", "predicted", "written")}
+    assert {name: len(found) for name, found in by_step.items()} == dict.fromkeys(by_step, 18)
+    addresses = set(client.scheduler_info(n_workers=-1)["workers"])
+    assert {e["worker"] for e in by_step["predicted"]} <= addresses
+    assert all(e["seconds"] >= 0 and e["bytes"] > 0 for e in by_step["read"])
+    assert {(tuple(e["block"]), *e["rows"]) for e in by_step["written"]} == {
+        (tuple(e["block"]), *e["rows"]) for e in by_step["started"]
+    }
+
+
+@contextmanager
+def killing(client: Client, log: Path, after: list[int]) -> Iterator[list[int]]:
+    """Kill a worker each time that so many units were written."""
+    killed: list[int] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        for count in after:
+            while not stop.is_set():
+                done = sum(e["event"] == "written" for e in read_events(log)) if log.exists() else 0
+                if done >= count:
+                    break
+                time.sleep(0.01)
+            pids = list(client.run(os.getpid).values())
+            if stop.is_set() or not pids:
+                return
+            os.kill(pids[0], signal.SIGKILL)
+            killed.append(pids[0])
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_killed_worker_costs_no_pixel(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    quiet, store = tmp_path / "quiet.zarr", tmp_path / "a.zarr"
+    run(plan_at(quiet, world, scenes))
+    log = tmp_path / "events.jsonl"
+    with local(2) as client, killing(client, log, [3, 12]) as killed:
+        outcome = run(plan_at(store, world, scenes), RunOptions(dates=1, events=str(log)), cluster=client)
+    assert len(killed) == 2
+    assert outcome.computed == 36
+    assert pixels(store) == pixels(quiet)
+    assert sum(e["event"] == "worker-lost" for e in read_events(log)) == 2
+    assert run(plan_at(store, world, scenes)).computed == 0
+
+
+def test_a_unit_that_kills_workers_is_reported_and_the_rest_is_done(
+    tmp_path: Path, world: World, scenes: Scenes, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Poison(WorkerPlugin):  # defined here, so that it travels by value
+        def setup(self, worker: Any) -> None:
+            from glaciercube.campaign.kernel import Kernel
+
+            predict = Kernel.predict
+
+            def deadly(self: Any, inputs: Any, device: Any = None) -> Any:
+                if inputs.task.unit.block == (1, 1):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return predict(self, inputs, device)
+
+            Kernel.predict = deadly  # type: ignore[method-assign]
+
+    path = tmp_path / "a.zarr"
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), local(2) as client:
+        client.register_plugin(Poison(), name="poison")
+        with pytest.raises(ClusterError, match=r"1 worker died of it.*then run again"):
+            run(plan_at(path, world, scenes), cluster=client)
+    events = read_events(tmp_path / "a.zarr.events.jsonl")
+    assert [(e["block"], e["kind"]) for e in events if e["event"] == "failed"] == [([1, 1], "cluster")]
+    assert (events[-1]["event"], events[-1]["computed"], events[-1]["failed"]) == ("stopped", 32, 4)
+    assert "shard (1, 1) of" in caplog.text
+    # The next run does what is left.
+    outcome = run(plan_at(path, world, scenes))
+    assert (outcome.computed, outcome.skipped) == (4, 32)
+    run(plan_at(tmp_path / "quiet.zarr", world, scenes))
+    assert pixels(path) == pixels(tmp_path / "quiet.zarr")
+
+
+def test_what_cannot_be_read_is_recorded_and_what_may_be_read_later_is_not_done(
+    tmp_path: Path, world: World, catalog: Path, client: Client
+) -> None:
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    scenes = find(copy / "catalog.json", world.region, "2021/2022", ["sentinel-2", "dem"])
+    last = scenes.of("sentinel-2").table.iloc[-1]
+    victim = Path(json.loads(last["item"])["assets"]["B11"]["href"])
+    victim.write_bytes(victim.read_bytes()[:5000])
+    outcomes = [
+        run(plan_at(tmp_path / name, world, scenes), cluster=on)
+        for name, on in (("threads.zarr", None), ("cluster.zarr", client))
+    ]
+    assert [(o.computed, o.lacking) for o in outcomes] == [(36, 9)] * 2
+    assert pixels(tmp_path / "cluster.zarr") == pixels(tmp_path / "threads.zarr")
+    assert missing_scenes(tmp_path / "cluster.zarr").equals(missing_scenes(tmp_path / "threads.zarr"))
+    # Without any of its files it is the disk's fault, and nothing is recorded.
+    shutil.rmtree(copy)
+    with pytest.raises(ReadError, match="36 shards could not be made"):
+        run(plan_at(tmp_path / "gone.zarr", world, scenes), cluster=client)
+    assert missing_scenes(tmp_path / "gone.zarr").empty
+    assert (open_store(tmp_path / "gone.zarr")["quality"] == 0).all()
+
+
+def test_weights_reach_workers_that_do_not_have_the_folder(
+    tmp_path: Path, world: World, scenes: Scenes, client: Client
+) -> None:
+    from glaciercube.models.registry import save_model
+
+    folder = save_model(load_model("fusion-unet"), tmp_path / "mine")
+    text = (folder / "model.json").read_text(encoding="utf-8")
+    (folder / "model.json").write_text(text, encoding="utf-8")
+    plan = plan_at(tmp_path / "a.zarr", world, scenes, str(folder))
+    shutil.rmtree(folder)
+    # What travels with a task says nothing of weights.
+    (first, *_) = tasks(plan, next(plan.units()), 4)
+    assert len(pickle.dumps(first)) < 200_000
+    assert run(plan, cluster=client).computed == 36
+    run(plan_at(tmp_path / "b.zarr", world, scenes, "fusion-unet"))
+    assert pixels(tmp_path / "a.zarr") == pixels(tmp_path / "b.zarr")
+
+
+def test_an_icechunk_store_is_committed_by_the_driver(
+    tmp_path: Path, world: World, scenes: Scenes, client: Client
+) -> None:
+    run(plan_at(tmp_path / "a.icechunk", world, scenes, kind="icechunk"), RunOptions(dates=2), cluster=client)
+    run(plan_at(tmp_path / "b.zarr", world, scenes))
+    xr.testing.assert_identical(
+        open_store(tmp_path / "a.icechunk").drop_attrs().drop_vars("provenance", errors="ignore").load(),
+        open_store(tmp_path / "b.zarr").drop_attrs().drop_vars("provenance", errors="ignore").load(),
+    )
+
+
+_JOB = """
+import sys
+from glaciercube.cli import main
+if __name__ == "__main__":
+    main(["run", sys.argv[1], "--quiet"])
+"""
+
+
+def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(tmp_path: Path, world: World, catalog: Path) -> None:
+    west, south, east, north = world.region.bbox
+    config, script, store = tmp_path / "job.yaml", tmp_path / "job.py", tmp_path / "a.zarr"
+    script.write_text(_JOB)
+    config.write_text(
+        f"region: {{bbox: [{west}, {south}, {east}, {north}], resolution: 20, crs: {world.region.geobox.crs}}}\n"
+        f"catalog: {catalog}\ntime: 2021/2022\nsensors: [sentinel-2, dem]\nmodel: ndsi\n"
+        f"store: {{path: {store}, shard: 32, chunk: 32}}\nrun: {{dates: 1}}\ncluster: {{kind: local, workers: 2}}\n"
+    )
+    log = tmp_path / "a.zarr.events.jsonl"
+    command = [sys.executable, "-W", "ignore", str(script), str(config)]
+    # A group of its own: a terminal sends Ctrl-C to all processes of the foreground.
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as job:
+        deadline = time.monotonic() + 120
+        while not (log.exists() and sum(e["event"] == "written" for e in read_events(log)) >= 5):
+            assert job.poll() is None, job.stderr and job.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGINT)
+        _, said = job.communicate(timeout=60)
+    assert job.returncode == 130, said
+    assert said.strip().splitlines()[-1] == "glaciercube: stopped: run again to go on where it ended."
+    assert "Traceback" not in said
+    (last,) = read_events(log)[-1:]
+    assert last["event"] == "stopped"
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    # What was committed was not done again, and nobody held the lease.
+    assert f"{last['computed']} were done" in again.stdout
+    assert last["computed"] >= 5
+
+
+def test_predictions_stay_on_workers_with_the_resource(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    with local(1, resources={"GPU": 1}) as client:
+        (gpu,) = client.scheduler_info(n_workers=-1)["workers"]
+        with other_worker(client) as other:
+            cluster = ClusterOptions(address_of(client), resource="GPU")
+            run(plan_at(tmp_path / "a.zarr", world, scenes), RunOptions(dates=1), cluster=cluster)
+            events = read_events(tmp_path / "a.zarr.events.jsonl")
+    where = {name: {e["worker"] for e in events if e["event"] == name} for name in ("read", "predicted")}
+    assert where["predicted"] == {gpu}
+    assert other in where["read"]
+
+
+@contextmanager
+def other_worker(client: Client) -> Iterator[str]:
+    """A worker without resources beside those that there are."""
+    before = set(client.scheduler_info(n_workers=-1)["workers"])
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address_of(client), "--nthreads", "1"]
+    with subprocess.Popen([*command, "--no-dashboard"], stderr=subprocess.DEVNULL) as worker:
+        client.wait_for_workers(len(before) + 1, timeout=60)
+        (address,) = set(client.scheduler_info(n_workers=-1)["workers"]) - before
+        try:
+            yield address
+        finally:
+            worker.terminate()
