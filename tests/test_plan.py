@@ -155,7 +155,8 @@ def test_a_unit_has_the_pixels_of_the_whole_region(  # noqa: PLR0917 - what hypo
     rows = sorted(data.draw(st.sets(st.integers(0, len(plan.rows) - 1), min_size=1, max_size=3)))
     found = unit_cube(plan, Unit(block, tuple(rows)))
     y, x = plan.slices(block)
-    window = block_window(y, x, tuple(world.region.geobox.shape), halo=halo, stride=stride)
+    high, wide = world.region.geobox.shape
+    window = block_window(y, x, (high, wide), halo=halo, stride=stride)
     wanted = whole_cube(scenes, world, loading, composing).isel(time=rows, y=window.y.read, x=window.x.read)
     assert_equal_bits(found.compute(scheduler="synchronous"), wanted)
 

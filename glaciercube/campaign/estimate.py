@@ -112,7 +112,8 @@ def sizes_of(plan: Plan) -> Sizes:
     names = block_variables(cube, plan.model.contract)
     moving = sum(cube[name].dtype.itemsize for name in names if "time" in cube[name].dims)
     still = sum(cube[name].dtype.itemsize for name in names if "time" not in cube[name].dims)
-    graph = _TASK_BYTES * len(cube[names].__dask_graph__() or ())
+    tasks: Any = cube[names].__dask_graph__()  # type: ignore[no-untyped-call]
+    graph = _TASK_BYTES * len(tasks or ())
     ground = _GROUND_BYTES if still and "dem" in plan.scenes.sensors else 0
     return Sizes(moving, still, ground, "hillshade" in names and ground > 0, tuple(names), graph)
 

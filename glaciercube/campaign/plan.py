@@ -116,8 +116,6 @@ class Plan:
         Per row, a hash over everything that decides its pixels.
     picked : tuple of array of int
         Per row, the scenes that it is made of, as places in the table of scenes.
-    coverage : mapping
-        Node -> acquisition (nanoseconds since 1970) -> share of the grid within its footprints.
     options : PlanOptions
         Which shards are computed.
     """
@@ -131,7 +129,6 @@ class Plan:
     store: StoreOptions
     keys: tuple[str, ...]
     picked: tuple[Indices, ...]
-    coverage: Mapping[str, Mapping[int, float]]
     options: PlanOptions = field(default_factory=PlanOptions)
 
     def __repr__(self) -> str:
@@ -264,8 +261,9 @@ def make_plan(
     """
     load, compose = load or LoadOptions(), compose or ComposeOptions()
     axes = _axes(scenes)
-    coverage = _coverage(scenes, region)
-    rows = tuple(schedule(axes, compose, coverage, _passes(scenes))) if axes else (_static_row(scenes),)
+    rows = (
+        tuple(schedule(axes, compose, _coverage(scenes, region), _passes(scenes))) if axes else (_static_row(scenes),)
+    )
     picked = _picked(scenes, rows, _averaged(scenes, load))
     decided = {
         "grid": grid_attributes(region.geobox),
@@ -278,10 +276,6 @@ def make_plan(
     if compose.mask.recover_ice == "persistent":
         # Each row's mask then depends on all dates.
         decided["persistence"] = scenes.of("sentinel-2").fingerprint
-    shares = {
-        node: dict(zip(nanoseconds(axes[node]).tolist(), found.tolist(), strict=True))
-        for node, found in coverage.items()
-    }
     plan = Plan(
         region,
         scenes,
@@ -292,7 +286,6 @@ def make_plan(
         store,
         keys=_keys(decided, scenes, picked),
         picked=picked,
-        coverage=shares,
         options=options or PlanOptions(),
     )
     if len(set(plan.labels)) < len(plan.labels):
@@ -312,6 +305,10 @@ def _axes(scenes: Scenes) -> dict[str, np.ndarray[Any, np.dtype[np.datetime64]]]
             times = pd.DatetimeIndex(scenes.of(name).table["time"].unique()).sort_values()
             axes[sensor.node] = times.to_numpy()
     return axes
+
+
+def _schedule(scenes: Scenes, region: Region, axes: Mapping[str, Times], compose: ComposeOptions) -> list[Row]:
+    return schedule(axes, compose, _coverage(scenes, region), _passes(scenes))
 
 
 def _coverage(scenes: Scenes, region: Region) -> dict[str, np.ndarray[Any, np.dtype[np.floating[Any]]]]:

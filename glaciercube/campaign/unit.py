@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "UnitJob", "frame_of", "nanoseconds", "skeleton", "unit_cube", "unit_job"]
 
 Indices: TypeAlias = npt.NDArray[np.int64]
-# Node -> acquisition (nanoseconds since 1970) -> share of the grid.
-Coverage: TypeAlias = Mapping[str, Mapping[int, float]]
 
 # The only properties of an item that reading needs, see `glaciercube.reading.request`.
 _PROPERTIES: Final = ("proj:", "datetime", "start_datetime", "end_datetime")
@@ -73,8 +70,6 @@ class UnitJob:
         Its dates.
     scenes : Scenes
         What it opens.
-    coverage : mapping
-        Node -> acquisition -> share of the whole grid within its footprints, by which companions are chosen.
     load, compose
         The options of those rooms.
     """
@@ -84,7 +79,6 @@ class UnitJob:
     frame: Frame
     rows: tuple[Row, ...]
     scenes: Scenes
-    coverage: Coverage
     load: LoadOptions
     compose: ComposeOptions
 
@@ -99,19 +93,7 @@ class UnitJob:
         """
         frame = self.frame
         tree = load(self.scenes, Region(self.name, Cut(self.geobox, frame.rows, frame.columns)), self.load)
-        nodes = {name: self._covered(name, tree[name].to_dataset()) for name in _nodes(tree)}
-        cube = compose(xr.DataTree.from_dict(nodes), self.compose).isel(frame.inner)
-        if not any(row.members for row in self.rows):
-            return cube  # terrain alone: one row
-        return cube.sel(time=[row.time for row in self.rows])
-
-    def _covered(self, name: str, node: xr.Dataset) -> xr.Dataset:
-        """A node with the shares of the whole region, whose scenes are not all here."""
-        if name not in self.coverage or "coverage" not in node.coords:
-            return node
-        known = self.coverage[name]
-        shares = np.array([known[time] for time in nanoseconds(node["time"].to_numpy()).tolist()])
-        return node.assign_coords(coverage=("time", shares, node["coverage"].attrs))
+        return compose(tree, self.compose, self.rows).isel(frame.inner)
 
 
 def unit_cube(plan: Plan, unit: Unit) -> xr.Dataset:
@@ -227,14 +209,8 @@ def _job(plan: Plan, rows: tuple[int, ...], frame: Frame, chosen: Indices) -> Un
     table = plan.scenes.table.iloc[chosen].reset_index(drop=True)
     table = table.assign(item=[_lean(item, bands) for item, bands in zip(table["item"], table["bands"], strict=True)])
     scenes = Scenes(table, plan.scenes.source, plan.scenes.signing)
-    times = set(nanoseconds(table["time"].to_numpy()).tolist())
-    coverage = {
-        node: {time: share for time, share in shares.items() if time in times} for node, shares in plan.coverage.items()
-    }
-    options = (plan.load, plan.compose)
-    return UnitJob(
-        plan.region.name, plan.region.geobox, frame, tuple(plan.rows[i] for i in rows), scenes, coverage, *options
-    )
+    rows_ = tuple(plan.rows[i] for i in rows)
+    return UnitJob(plan.region.name, plan.region.geobox, frame, rows_, scenes, plan.load, plan.compose)
 
 
 def _lean(item: str, bands: str) -> str:
@@ -250,8 +226,3 @@ def _lean(item: str, bands: str) -> str:
 def nanoseconds(times: npt.NDArray[np.datetime64]) -> Indices:
     """Times as whole numbers, which are equal whatever unit the times came in."""
     return times.astype("datetime64[ns]").astype(np.int64)
-
-
-def _nodes(tree: xr.DataTree) -> list[str]:
-    """Paths of the nodes that hold data, without the leading slash."""
-    return [node.path.lstrip("/") for node in tree.subtree if node.data_vars]

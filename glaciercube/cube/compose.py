@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,7 +28,9 @@ _ORBIT = tuple(name for name in PASS_COORDS if name != "group")
 _SUN = ("sun_azimuth", "sun_elevation")
 
 
-def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> xr.Dataset:
+def compose(
+    tree: xr.DataTree, options: ComposeOptions | str | None = None, rows: Sequence[Row] | None = None
+) -> xr.Dataset:
     """Put all sensors of a tree on one time axis, lazily.
 
     Parameters
@@ -38,6 +40,9 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
         gives them, as many as there are.
     options : ComposeOptions or str or None
         A string stands for ``ComposeOptions(every=...)``.
+    rows : sequence of Row or None
+        Steps of the time axis that were decided before, from more acquisitions than the tree has; all that the tree
+        gives by default.
 
     Returns
     -------
@@ -73,13 +78,17 @@ def compose(tree: xr.DataTree, options: ComposeOptions | str | None = None) -> x
     static = {name: node for name, node in nodes.items() if name not in dynamic}
     if not dynamic:
         return _static_only(static)
-    coverage = {name: node["coverage"].to_numpy() for name, node in dynamic.items() if "coverage" in node.coords}
-    passes = {name: passes_of_node(node) for name, node in dynamic.items() if name == "sentinel1"}
-    rows = schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options, coverage, passes)
-    cube = _on_observations(dynamic, rows) if options.every == "observation" else _in_windows(dynamic, rows)
+    steps = _schedule(dynamic, options) if rows is None else list(rows)
+    cube = _on_observations(dynamic, steps) if options.every == "observation" else _in_windows(dynamic, steps)
     for name, node in static.items():
         cube = _with_terrain(cube, node) if name == "terrain" else cube.assign(node.data_vars)
     return cube.transpose("time", "y", "x", ...).assign_attrs(_attributes(nodes, options))
+
+
+def _schedule(dynamic: dict[str, xr.Dataset], options: ComposeOptions) -> list[Row]:
+    coverage = {name: node["coverage"].to_numpy() for name, node in dynamic.items() if "coverage" in node.coords}
+    passes = {name: passes_of_node(node) for name, node in dynamic.items() if name == "sentinel1"}
+    return schedule({name: node["time"].to_numpy() for name, node in dynamic.items()}, options, coverage, passes)
 
 
 def _with_decibels(radar: xr.Dataset) -> xr.Dataset:
@@ -100,8 +109,10 @@ def _attributes(nodes: dict[str, xr.Dataset], options: ComposeOptions) -> dict[H
 
 def _on_observations(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
     leading, *companions = dynamic
+    times = np.array([row.time for row in rows])
     cube = dynamic[leading]
-    times = cube["time"].to_numpy()
+    if not np.array_equal(times, cube["time"]):
+        cube = cube.sel(time=times)
     for name in companions:
         node = dynamic[name]
         index = [
@@ -140,11 +151,13 @@ def _in_windows(dynamic: dict[str, xr.Dataset], rows: list[Row]) -> xr.Dataset:
     reducers: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {"sentinel2": _clear_median, "sentinel1": _power_median}
     windows = np.array([row.time for row in rows])
     parts: list[xr.Dataset] = []
+    # Where no window has any of a sensor, one before them all lends its variables, and none of its values.
+    before = min(windows) - np.timedelta64(1, "D")
     for name, node in dynamic.items():
+        made = {row.time: list(row.members[name]) for row in rows if name in row.members}
         reduced = [
-            reducers.get(name, _layer_median)(node.sel(time=list(row.members[name]))).expand_dims(time=[row.time])
-            for row in rows
-            if name in row.members
+            reducers.get(name, _layer_median)(node.sel(time=members)).expand_dims(time=[time])
+            for time, members in (made or {before: list(node["time"].to_numpy()[:1])}).items()
         ]
         joined = xr.concat(
             reduced, "time", coords="minimal", compat="override", combine_attrs="override", join="override"
