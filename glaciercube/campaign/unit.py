@@ -13,6 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.catalog import Scenes
 from glaciercube.cube import ComposeOptions, LoadOptions, Row, compose, load
+from glaciercube.cube.coverage import with_coverage
 from glaciercube.cube.speckle import EDGE_WIDTH
 from glaciercube.cube.terrain import TERRAIN_HALO
 from glaciercube.inference import block_window
@@ -135,7 +136,15 @@ def skeleton(plan: Plan, rows: tuple[int, ...] | None = None) -> xr.Dataset:
     # Neighbours of so few pixels say nothing.
     plain = replace(plan.compose, mask=replace(plan.compose.mask, dilate=0.0))
     still = replace(plan.load, radar=replace(plan.load.radar, speckle="none", border_noise=False))
-    return replace(job, compose=plain, load=still).cube()
+    return _covered(plan, replace(job, compose=plain, load=still).cube())
+
+
+def _covered(plan: Plan, cube: xr.Dataset) -> xr.Dataset:
+    """Rows with the shares that all their scenes cover, of which a skeleton opens one each."""
+    if "coverage" not in cube.coords:
+        return cube
+    node = {plan.scenes.sensor(name).node: name for name in plan.scenes.sensors}[plan.leading]
+    return with_coverage(cube, plan.scenes.of(node), plan.region.geobox)
 
 
 def frame_of(plan: Plan, block: tuple[int, int]) -> Frame:
