@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +14,8 @@ import pandas as pd
 
 from glaciercube.campaign.candidates import MARGIN as GROUND_MARGIN
 from glaciercube.campaign.candidates import PlanOptions, Sight
+from glaciercube.campaign.keeping import Kept, keep_companions
+from glaciercube.campaign.keys import digest, make_key, skipped
 from glaciercube.campaign.unit import nanoseconds
 from glaciercube.campaign.worth import worth_computing
 from glaciercube.catalog import Scenes
@@ -33,7 +34,7 @@ from glaciercube.store.layout import grid_attributes
 if TYPE_CHECKING:
     from glaciercube.models.base import Model
 
-__all__ = ["Blocks", "Plan", "Unit", "make_plan"]
+__all__ = ["Blocks", "Plan", "Unit", "decisions_of", "make_plan"]
 
 Times: TypeAlias = npt.NDArray[np.datetime64]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -113,11 +114,15 @@ class Plan:
     load, compose, store
         The options of those rooms.
     keys : tuple of str
-        Per row, a hash over everything that decides its pixels.
+        Per row, hashes of everything that decides its pixels (`glaciercube.campaign.keys`).
     picked : tuple of array of int
         Per row, the scenes that it is made of, as places in the table of scenes.
     options : PlanOptions
         Which shards are computed.
+    alone : frozenset of int
+        Rows that keep what a store made them of, beside newer scenes; no unit has others beside one of these.
+    request : mapping or None
+        What was searched for, as plain values; a run keeps it with the scenes, so that the next need not search.
     """
 
     region: Region
@@ -130,6 +135,8 @@ class Plan:
     keys: tuple[str, ...]
     picked: tuple[Indices, ...]
     options: PlanOptions = field(default_factory=PlanOptions)
+    alone: frozenset[int] = frozenset()
+    request: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -171,29 +178,42 @@ class Plan:
         done : iterable of (row label, block, key)
             What the ledger holds; a row whose key has changed is done again.
         """
+        return self.units_left(~self._finished(done))
+
+    def units_left(self, left: Bool) -> Iterator[Unit]:
+        """Units of some shards, lazily.
+
+        Parameters
+        ----------
+        left : (block, row) bool
+            Which shards.
+        """
         blocks, work = self.blocks, self.work
-        finished = self._finished(done)
+        alone = np.isin(np.arange(len(self.rows)), list(self.alone))
         for number, block in enumerate(blocks):
-            left = ~finished[number]
+            if not left[number].any():
+                continue
             for skip, step in ((False, ROWS_PER_UNIT), (True, _SKIPPED_PER_UNIT)):
-                rows = np.flatnonzero(left & (work[number] != skip)).tolist()
+                some = left[number] & (work[number] != skip)
+                rows = np.flatnonzero(some & ~alone).tolist()
                 for start in range(0, len(rows), step):
                     yield Unit(block, tuple(rows[start : start + step]), skip)
+                yield from (Unit(block, (row,), skip) for row in np.flatnonzero(some & alone).tolist())
 
     def unit_keys(self, unit: Unit) -> list[str]:
         """What is to be recorded with a unit's shards, per row."""
-        return [_skipped(self.keys[row]) if unit.skip else self.keys[row] for row in unit.rows]
+        return [skipped(self.keys[row]) if unit.skip else self.keys[row] for row in unit.rows]
 
     def _finished(self, done: Iterable[tuple[str, tuple[int, int], str]]) -> Bool:
         """Which shards are done: (block, row)."""
         blocks, work = self.blocks, self.work
         rows = {label: row for row, label in enumerate(self.labels)}
-        skipped = [_skipped(key) for key in self.keys]
+        nothing = [skipped(key) for key in self.keys]
         finished = np.zeros((len(blocks), len(rows)), np.bool_)
         for label, block, key in done:
             row, number = rows.get(label), blocks.number(block)
             if row is not None and number is not None:
-                finished[number, row] = key == self.keys[row] or (key == skipped[row] and not work[number, row])
+                finished[number, row] = key == self.keys[row] or (key == nothing[row] and not work[number, row])
         return finished
 
     @cached_property
@@ -234,6 +254,8 @@ def make_plan(
     load: LoadOptions | None = None,
     compose: ComposeOptions | None = None,
     options: PlanOptions | None = None,
+    made_of: Mapping[str, Sequence[str]] | None = None,
+    request: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Decide a job.
 
@@ -251,6 +273,11 @@ def make_plan(
         Options of `glaciercube.cube.load` and `glaciercube.cube.compose`.
     options : PlanOptions or None
         Which shards are computed.
+    made_of : mapping or None
+        Row label -> identifiers of the scenes that a store made it of. Such a row keeps its companions as long as its
+        own scenes are the same (`glaciercube.campaign.keeping`).
+    request : mapping or None
+        What was searched for; see `Plan`.
 
     Raises
     ------
@@ -260,39 +287,51 @@ def make_plan(
         If there is nothing to compose.
     """
     load, compose = load or LoadOptions(), compose or ComposeOptions()
-    axes = _axes(scenes)
-    rows = (
-        tuple(schedule(axes, compose, _coverage(scenes, region), _passes(scenes))) if axes else (_static_row(scenes),)
-    )
-    picked = _picked(scenes, rows, _averaged(scenes, load))
-    decided = {
-        "grid": grid_attributes(region.geobox),
-        # How patient reads are decides no pixel, nor does the backend.
-        "load": {name: value for name, value in asdict(load).items() if name not in ("read", "backend")},
-        "compose": asdict(compose),
-        "model": model.hash,
-        "kernel": KERNEL_VERSION,
-    }
-    if compose.mask.recover_ice == "persistent":
-        # Each row's mask then depends on all dates.
-        decided["persistence"] = scenes.of("sentinel-2").fingerprint
+    rows = _rows(scenes, region, compose)
+    kept = Kept(rows, _picked(scenes, rows, _averaged(scenes, load)))
+    if made_of:
+        kept = keep_companions(scenes, kept, made_of, lambda some: _rows(some, region, compose))
     plan = Plan(
         region,
         scenes,
-        rows,
+        kept.rows,
         model,
         load,
         compose,
         store,
-        keys=_keys(decided, scenes, picked),
-        picked=picked,
+        keys=_keys(decisions_of(region, model, load, compose), scenes, kept.picked, compose),
+        picked=kept.picked,
         options=options or PlanOptions(),
+        alone=kept.alone,
+        request=request,
     )
     if len(set(plan.labels)) < len(plan.labels):
         labels = plan.labels
         twice = next(label for label in labels if labels.count(label) > 1)
         raise PlanError(f"two observations share the time {twice}", "leave one of their collections out")
     return plan
+
+
+def decisions_of(region: Region, model: Model, load: LoadOptions, compose: ComposeOptions) -> dict[str, str]:
+    """Hashes of what decides the pixels of all rows, beside their scenes; see `glaciercube.campaign.keys`."""
+    composing = asdict(compose)
+    found = {
+        "grid": grid_attributes(region.geobox),
+        # How patient reads are decides no pixel, nor does the backend.
+        "load": {name: value for name, value in asdict(load).items() if name not in ("read", "backend")},
+        "mask": composing.pop("mask"),
+        "compose": composing,
+        "model": model.hash,
+        "kernel": KERNEL_VERSION,
+    }
+    return {name: digest(value) for name, value in found.items()}
+
+
+def _rows(scenes: Scenes, region: Region, compose: ComposeOptions) -> tuple[Row, ...]:
+    axes = _axes(scenes)
+    if not axes:
+        return (_static_row(scenes),)
+    return tuple(schedule(axes, compose, _coverage(scenes, region), _passes(scenes)))
 
 
 def _axes(scenes: Scenes) -> dict[str, np.ndarray[Any, np.dtype[np.datetime64]]]:
@@ -305,10 +344,6 @@ def _axes(scenes: Scenes) -> dict[str, np.ndarray[Any, np.dtype[np.datetime64]]]
             times = pd.DatetimeIndex(scenes.of(name).table["time"].unique()).sort_values()
             axes[sensor.node] = times.to_numpy()
     return axes
-
-
-def _schedule(scenes: Scenes, region: Region, axes: Mapping[str, Times], compose: ComposeOptions) -> list[Row]:
-    return schedule(axes, compose, _coverage(scenes, region), _passes(scenes))
 
 
 def _coverage(scenes: Scenes, region: Region) -> dict[str, np.ndarray[Any, np.dtype[np.floating[Any]]]]:
@@ -360,20 +395,16 @@ def _picked(scenes: Scenes, rows: tuple[Row, ...], averaged: Mapping[int, Indice
     return tuple(found)
 
 
-def _keys(decided: dict[str, Any], scenes: Scenes, picked: tuple[Indices, ...]) -> tuple[str, ...]:
-    """Per row a hash over what was decided and the fingerprint of its scenes."""
+def _keys(
+    decided: Mapping[str, str], scenes: Scenes, picked: tuple[Indices, ...], compose: ComposeOptions
+) -> tuple[str, ...]:
+    """Per row hashes over what was decided and what decides the pixels of its scenes."""
     texts = list(scenes.decisive())
-    keys = []
-    for places in picked:
-        fingerprint = hashlib.sha256(b"".join(texts[place] for place in places)).hexdigest()
-        text = json.dumps({**decided, "scenes": fingerprint}, sort_keys=True, default=str)
-        keys.append(hashlib.sha256(text.encode()).hexdigest())
-    return tuple(keys)
-
-
-def _skipped(key: str) -> str:
-    """The key of a row where it was not computed."""
-    return hashlib.sha256(f"{key} not_candidate".encode()).hexdigest()
+    shared = []
+    if compose.mask.recover_ice == "persistent":
+        # Each row's mask then depends on all dates.
+        shared = [scenes.of("sentinel-2").fingerprint.encode()]
+    return tuple(make_key(decided, [*(texts[place] for place in places), *shared]) for places in picked)
 
 
 def _ground_parted(tiles: Scenes, region: Region) -> bool:
