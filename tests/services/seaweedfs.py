@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import obstore
@@ -30,12 +33,16 @@ class SeaweedFS:
         A bucket that it has.
     key, secret : str
         Credentials; without them it answers nobody.
+    restart : callable
+        Kill it (SIGKILL), leave it dead for so many seconds, and start it again; what it had answered for is still
+        there.
     """
 
     endpoint: str
     bucket: str
     key: str = field(repr=False)
     secret: str = field(repr=False)
+    restart: Callable[[float], None] = field(repr=False, compare=False, default=lambda _: None)
 
     @property
     def url(self) -> str:
@@ -96,18 +103,22 @@ def seaweedfs(bucket: str = "cogs") -> Iterator[SeaweedFS]:
     flags += ["-master.telemetry=false", f"-bucket={bucket}", f"-ip={HOST}", f"-ip.bind={HOST}"]
     server = SeaweedFS(f"http://{HOST}:{ports[names.index('s3')]}", bucket, secrets.token_hex(8), secrets.token_hex(16))
     environ = {"AWS_ACCESS_KEY_ID": server.key, "AWS_SECRET_ACCESS_KEY": server.secret}
-    with scratch("s3") as folder:
+    # A thread of its own starts it: the server is told to end when the thread that started it does.
+    with scratch("s3") as folder, ThreadPoolExecutor(1) as starter, ExitStack() as life:
+        whole = [command, "mini", f"-dir={folder}", *flags]
+        # Told to end, it would wait for its clients to hang up.
+        run = partial(running, whole, folder=folder, ready=_writes(server), environ=environ, stop=signal.SIGKILL)
+
+        def restart(down: float) -> None:
+            life.close()
+            time.sleep(down)
+            starter.submit(lambda: life.enter_context(run())).result()
+
         try:
-            # Told to end, it would wait for its clients to hang up.
-            with running(
-                [command, "mini", f"-dir={folder}", *flags],
-                folder=folder,
-                ready=_writes(server),
-                environ=environ,
-                stop=signal.SIGKILL,
-            ):
-                yield server
+            restart(0)
+            yield replace(server, restart=restart)
         finally:
+            life.close()
             # Its sockets lie outside its folder, whatever it is told.
             for port in ports:
                 for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108

@@ -1,0 +1,179 @@
+"""What goes wrong in `test_chaos`: workers, drivers and servers that die at random, on real processes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import dask
+from distributed import Client, LocalCluster, Scheduler, SchedulerPlugin
+from distributed.chaos import KillWorker
+from distributed.utils import get_mp_context
+from services import SeaweedFS
+
+from glaciercube.campaign import Plan, RunOptions, run
+from glaciercube.cluster import address_of
+from glaciercube.errors import ClusterError, ReadError
+
+__all__ = ["MODES", "Tally", "attempt", "cluster"]
+
+# How distributed.chaos ends a worker: all of them, since they die differently.
+MODES: Final = ("sys.exit", "graceful", "segfault")
+# A process that has imported this begins at once: more deaths in the same time.
+_PRELOAD: Final = ["distributed", "torch", "odc.stac", "icechunk", "obstore", "glaciercube.campaign.distributed_run"]
+
+
+@dataclass
+class Tally:
+    """What was done to the runs, and what became of it."""
+
+    stores: Counter[str] = field(default_factory=Counter)
+    rounds: int = 0
+    workers: Counter[str] = field(default_factory=Counter)
+    drivers: int = 0
+    servers: int = 0
+    reads: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    pixels: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"chaos: {self.stores.total()} stores {dict(self.stores)} in {self.rounds} runs; "
+            f"{self.workers.total()} workers killed {dict(self.workers)}, {self.drivers} drivers killed, "
+            f"the S3 server killed and restarted {self.servers} times, "
+            f"{self.reads.total()} reads failed {dict(self.reads)}; "
+            f"{self.lost} of {self.pixels} pixels lost or changed"
+        )
+
+
+class _Deaths(SchedulerPlugin):
+    count = 0
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **more: Any) -> None:
+        self.count += 1
+
+
+@contextmanager
+def cluster(tally: Tally, mode: str) -> Iterator[Client]:
+    """Two worker processes; who dies otherwise than by SIGKILL died of ``mode``."""
+    with dask.config.set(
+        # So many deaths are nobody's fault.
+        {"distributed.scheduler.allowed-failures": 20, "distributed.worker.multiprocessing-method": "forkserver"}
+    ):
+        get_mp_context().set_forkserver_preload(_PRELOAD)
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as workers,
+            Client(workers, set_as_default=False) as client,
+        ):
+            # Nannies give up on a worker that says goodbye; this does not.
+            workers.adapt(minimum=2, maximum=2, interval="500ms")
+            deaths, before = _Deaths(), tally.workers["SIGKILL"]
+            workers.scheduler.add_plugin(deaths)
+            yield client
+            tally.workers[mode] += max(0, deaths.count - (tally.workers["SIGKILL"] - before))
+
+
+def attempt(plan: Plan, client: Client, draw: random.Random, tally: Tally, mode: str, server: SeaweedFS | None) -> bool:
+    """Run a plan once while things go wrong; whether it says that all is done."""
+    tally.rounds += 1
+    options = RunOptions(dates=draw.choice([1, 2]), events="")
+    with _upset(client, draw, tally, mode, server):
+        if draw.random() < 0.3:
+            return _driven(plan, options, client, draw.uniform(0.3, 4.0), tally)
+        try:
+            run(plan, options, cluster=client)
+        except (ReadError, ClusterError):
+            return False
+        return True
+
+
+def _driven(plan: Plan, options: RunOptions, client: Client, seconds: float, tally: Tally) -> bool:
+    """The same from a process of its own, which is killed after so many seconds."""
+    environ = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    job = pickle.dumps((plan, options, environ, address_of(client)))
+    driver = get_mp_context().Process(target=_drive, args=(job,))
+    driver.start()
+    driver.join(seconds)
+    if driver.is_alive():
+        driver.kill()
+        driver.join()
+        tally.drivers += 1
+    if driver.exitcode not in {0, 3, -signal.SIGKILL}:
+        raise RuntimeError(f"the driver ended with {driver.exitcode}")
+    return bool(driver.exitcode == 0)
+
+
+def _drive(job: bytes) -> None:
+    plan, options, environ, address = pickle.loads(job)  # noqa: S301 - our own
+    os.environ.update(environ)
+    with Client(address, set_as_default=False) as client:
+        try:
+            run(plan, options, cluster=client)
+        except (ReadError, ClusterError):
+            raise SystemExit(3) from None
+
+
+@contextmanager
+def _upset(client: Client, draw: random.Random, tally: Tally, mode: str, server: SeaweedFS | None) -> Iterator[None]:
+    """Let things go wrong, one after the other, as long as the context lasts."""
+    stop, errors = threading.Event(), []
+    kinds: list[Callable[[], None]] = [lambda: _kill(client, draw, tally), lambda: _chaos(client, draw, mode, stop)]
+    if server is not None:
+        kinds.append(lambda: _restart(server, draw, tally))
+    plan = [draw.choice(kinds) for _ in range(draw.randint(1, 3))]
+
+    def go() -> None:
+        try:
+            for harm in plan:
+                if stop.wait(draw.uniform(0.2, 2.0)):
+                    return
+                harm()
+        except Exception as error:  # noqa: BLE001 - told where it can be seen
+            errors.append(error)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if errors:
+        raise errors[0]
+    # The next run begins with workers.
+    deadline = time.monotonic() + 60
+    while not client.nthreads() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _kill(client: Client, draw: random.Random, tally: Tally) -> None:
+    victims: list[int] = []
+    with suppress(OSError):  # one died while it was asked
+        victims = sorted(client.run(os.getpid).values())
+    if victims:
+        with suppress(ProcessLookupError):
+            os.kill(draw.choice(victims), signal.SIGKILL)
+            tally.workers["SIGKILL"] += 1
+
+
+def _chaos(client: Client, draw: random.Random, mode: str, stop: threading.Event) -> None:
+    """Workers that live now, or begin soon, die at random times."""
+    with suppress(OSError):
+        client.register_plugin(KillWorker(draw.uniform(0.5, 2.0), mode=mode), name="chaos")  # type: ignore[arg-type]
+        stop.wait(draw.uniform(0.5, 2.0))
+    with suppress(OSError):
+        client.unregister_worker_plugin("chaos")
+
+
+def _restart(server: SeaweedFS, draw: random.Random, tally: Tally) -> None:
+    server.restart(draw.uniform(0.0, 1.5))
+    tally.servers += 1
