@@ -10,9 +10,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from distributed import Worker, WorkerPlugin
+from distributed import Worker, WorkerPlugin, get_worker
 
-__all__ = ["DevicePlugin", "Undisturbed"]
+__all__ = ["DevicePlugin", "Undisturbed", "device_here"]
 
 
 class DevicePlugin(WorkerPlugin):
@@ -61,6 +61,15 @@ class Undisturbed(WorkerPlugin):
         """Ignore it, where the worker has a process of its own."""
         if worker.nanny is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def device_here() -> str | None:
+    """The device that this task's worker was given; None where there is none, or no worker."""
+    try:
+        plugin = get_worker().plugins.get(DevicePlugin.name)
+    except ValueError:
+        return None
+    return plugin.device if isinstance(plugin, DevicePlugin) else None
 
 
 def _claim(run: str) -> tuple[str, int] | None:

@@ -71,7 +71,7 @@ def test_an_unknown_cluster_is_refused_with_its_line() -> None:
 )
 def test_a_missing_package_is_named(kind: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=f"needs {package}.*pip install {package}"), connect(ClusterOptions(kind)):
+    with pytest.raises(ConfigError, match=rf"needs {package}, .*pip install 'glaciercube\[cluster\]'"), connect(ClusterOptions(kind)):
         pass
 
 

@@ -1,32 +1,32 @@
-"""Units on a cluster: three tasks each, their data staying where it is, and one driver that says what is done."""
+"""Units on a cluster: their data stay where they were read, and one driver says what is done."""
 
 from __future__ import annotations
 
 import pickle
 import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
-from distributed import KilledWorker, Worker, WorkerPlugin, get_worker
+from distributed import KilledWorker
 
+from glaciercube.campaign import worker
 from glaciercube.campaign.events import Watch
-from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Step, Task, tasks
+from glaciercube.campaign.kernel import Task, tasks
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.cluster import everywhere, predict_resources
+from glaciercube.cluster import Crew, Versions, everywhere, predict_resources
 from glaciercube.devices import DevicePlugin
 from glaciercube.errors import ClusterError, ReadError
 from glaciercube.inference import BlockOptions
-from glaciercube.models.registry import PackedModel, pack_model, unpack_model
+from glaciercube.models.registry import pack_model
 from glaciercube.reading.access import Access
 from glaciercube.reading.carried import Carried
-from glaciercube.store import Handle, Store, Written
+from glaciercube.store import Store, Written
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -38,9 +38,12 @@ _SHARDS: Final = 64
 _SECONDS: Final = 15.0
 # Units whose old marks are withdrawn together.
 _PREPARED: Final = 256
-# How often the driver looks up when nothing ends, seconds.
+# How long the driver waits for something to end before it looks up, seconds.
 _LOOK: Final = 1.0
 _PER_THREAD: Final = 2
+# What a whole unit takes of the resource where all workers have it: threads bound their number, and the device's turn
+# is kept by the kernel.
+_LITTLE: Final = 2.0**-10
 
 
 @dataclass(frozen=True)
@@ -63,28 +66,6 @@ class Placement:
     wait: float = 600.0
     in_flight: int | None = None
     dates: int = 4
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every worker gets, once."""
-
-    model: PackedModel
-    block: BlockOptions
-    witnesses: Witnesses = field(repr=False)
-    handle: Handle = field(repr=False)
-    carried: Carried
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What comes back of a unit."""
-
-    written: Written | None
-    unit: Unit
-    lacking: int
-    failures: tuple[tuple[int, ReadError], ...]
-    steps: tuple[Step, ...]
 
 
 def run_units(
@@ -133,23 +114,26 @@ def run_units(
     name = f"glaciercube-{watch.name}"
     everywhere(lambda: client.register_plugin(DevicePlugin(watch.name)))
     witnesses = Witnesses.of(plan)
-    job = _Job(
+    job = worker.Job(
         pack_model(plan.model),
         block,
         witnesses,
         store.handle(),
         Carried.capture(Access(plan.scenes.signing).variable),
     )
-    plugin = _JobPlugin(name, pickle.dumps(job))
+    plugin = worker.JobPlugin(name, Versions.here(), pickle.dumps(job))
     everywhere(lambda: client.register_plugin(plugin, name=name))
-    driver = _Driver(client, plan, store, watch, placement, name)
-    driver.shared = witnesses.shared
-    client.subscribe_topic("all", driver.heard)
     try:
-        needs = predict_resources(client, placement.resource, block.device)
-        return driver.run(units, needs)
+        # Asked now: only with the plugin's help do workers know of their devices.
+        crew = Crew(client, predict_resources(client, placement.resource, block.device))
+        driver = _Driver(client, crew, plan, store, watch, placement)
+        driver.shared = witnesses.shared
+        client.subscribe_topic("all", driver.heard)
+        try:
+            return driver.run(units)
+        finally:
+            client.unsubscribe_topic("all")
     finally:
-        client.unsubscribe_topic("all")
         if client.status == "running":
             for plugged in (name, DevicePlugin.name):
                 # A worker that dies meanwhile has forgotten it, too.
@@ -160,34 +144,39 @@ def run_units(
 class _Driver:
     """Keeps a bounded number of units under way, and commits what workers wrote."""
 
-    def __init__(self, client: Client, plan: Plan, store: Store, watch: Watch, placement: Placement, name: str) -> None:
-        self.client, self.plan, self.store, self.watch = client, plan, store, watch
-        self.placement, self.name, self.dates = placement, name, placement.dates
+    def __init__(
+        self, client: Client, crew: Crew, plan: Plan, store: Store, watch: Watch, placement: Placement
+    ) -> None:
+        self.client, self.crew, self.plan, self.store, self.watch = client, crew, plan, store, watch
+        self.placement, self.name, self.dates = placement, f"glaciercube-{watch.name}", placement.dates
         self.ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self.pending: dict[Future[Any], Task] = {}
         # Units whose workers died, to be tried once more, alone: a worker takes all with it that wait there.
         self.suspects: list[Task] = []
         self.alone = False
+        # Units that came to a worker which is not fit for them.
+        self.again: list[Task] = []
+        self.submitted = 0
         self.written: list[Written] = []
         self.shared: tuple[str, ...] = ()
         self.lacking = 0
         self.failures: list[BaseException] = []
         self._committed = self._alive = time.monotonic()
-        self._threads = (0.0, 1)
 
-    def run(self, units: Iterator[Unit], needs: dict[str, float]) -> tuple[int, list[BaseException]]:
+    def run(self, units: Iterator[Unit]) -> tuple[int, list[BaseException]]:
         """Do units."""
         ready = (
             task for unit in _prepared(units, self._prepare) for task in tasks(self.plan, unit, self.dates, self.shared)
         )
         try:
             while True:
-                room = self._room() - len(self.pending)
-                for task in islice(ready, max(0, room)):
-                    self._submit(task, needs)
+                room = max(0, self._room() - len(self.pending))
+                again, self.again = self.again, []
+                for task in islice(chain(again, ready), max(room, len(again))):
+                    self._submit(task)
                 if not self.pending and self.suspects:
                     self.alone = True
-                    self._submit(self.suspects.pop(), needs)
+                    self._submit(self.suspects.pop())
                 if not self.pending:
                     break
                 self._take()
@@ -209,26 +198,29 @@ class _Driver:
         """Units that may be under way: memory does not grow with the region."""
         if self.placement.in_flight is not None:
             return self.placement.in_flight
-        asked, threads = self._threads
-        if time.monotonic() - asked > _LOOK:
-            # Workers come and go.
-            threads = max(1, sum(self.client.nthreads().values()))
-            self._threads = time.monotonic(), threads
-        return _PER_THREAD * threads
+        return _PER_THREAD * self.crew.threads
 
     def _prepare(self, units: list[Unit]) -> None:
         labels = self.plan.labels
         self.store.prepare((labels[row], unit.block) for unit in units for row in unit.rows)
 
-    def _submit(self, task: Task, needs: dict[str, float]) -> None:
-        unit, submit = task.unit, self.client.submit
-        place = (self.name, *unit.block, unit.rows[0], int(self.alone))
+    def _submit(self, task: Task) -> None:
+        unit, submit = task.unit, partial(self.client.submit, pure=False)
         # Keys are tuples by which dask sees groups of like tasks.
-        inputs = submit(_read, self.name, task, key=("glaciercube-read", *place), pure=False)
-        outputs = submit(
-            _predict, self.name, inputs, key=("glaciercube-predict", *place), resources=needs or None, pure=False
-        )
-        future = submit(_write, self.name, outputs, key=("glaciercube-write", *place), pure=False)
+        self.submitted += 1
+        place = (self.name, *unit.block, unit.rows[0], self.submitted)
+        needs = self.crew.needs or None
+        if self.crew.alike:
+            # dask moves tasks, and then their input, to workers that have less to do: a unit in one task stays.
+            little = dict.fromkeys(self.crew.needs, _LITTLE) or None
+            future = submit(worker.do, self.name, task, key=("glaciercube-unit", *place), resources=little)
+        else:
+            # Those that may not predict read for those that may: the input travels, once.
+            inputs = submit(worker.read, self.name, task, key=("glaciercube-read", *place))
+            outputs = submit(
+                worker.predict, self.name, inputs, key=("glaciercube-predict", *place), resources=needs, priority=1
+            )
+            future = submit(worker.write, self.name, outputs, key=("glaciercube-write", *place), priority=2)
         self.pending[future] = task
         future.add_done_callback(self.ended.put)
         self.watch.started(unit)
@@ -250,7 +242,7 @@ class _Driver:
             raise self._gone()
         future.release()
 
-    def _keep(self, result: _Result) -> None:
+    def _keep(self, result: worker.Result) -> None:
         if result.written is not None:
             self.written.append(result.written)
         self.lacking += result.lacking
@@ -262,6 +254,11 @@ class _Driver:
     def _fail(self, task: Task, error: BaseException) -> None:
         if isinstance(error, KilledWorker) and not self.alone:
             self.suspects.append(task)
+            return
+        if isinstance(error, worker.UnfitError):
+            if self.crew.send_away(error.worker):
+                self.watch.say(f"{error.problem}: it is sent away")
+            self.again.append(task)
             return
         if isinstance(error, KilledWorker):
             workers = error.allowed_failures + 1
@@ -315,54 +312,3 @@ def _prepared(units: Iterator[Unit], prepare: Callable[[list[Unit]], None]) -> I
     while some := list(islice(units, _PREPARED)):
         prepare(some)
         yield from some
-
-
-# On the workers.
-
-_jobs: dict[str, bytes] = {}
-_kernels: dict[str, tuple[Kernel, _Job]] = {}
-_lock = threading.Lock()
-
-
-class _JobPlugin(WorkerPlugin):
-    """Brings the job to every worker, also to those that come later."""
-
-    def __init__(self, name: str, job: bytes) -> None:
-        self.name, self._job = name, job
-
-    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - dask's protocol
-        """Keep it; it is unpacked by the first task, since that takes longer than a worker may be deaf."""
-        _jobs[self.name] = self._job
-
-    def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - dask's protocol
-        """Forget it."""
-        with _lock:
-            _jobs.pop(self.name, None)
-            _kernels.pop(self.name, None)
-
-
-def _kernel(name: str) -> tuple[Kernel, _Job]:
-    with _lock:
-        if name not in _kernels:
-            job: _Job = pickle.loads(_jobs[name])  # noqa: S301 - made by our own driver
-            recent = get_worker().state.nthreads + 1
-            # Credentials and settings are taken up where a graph is built; the driver's count here.
-            settings = partial(job.carried.applied, {})
-            kernel = Kernel(unpack_model(job.model), job.block, job.witnesses, recent, settings)
-            _kernels[name] = kernel, job
-        return _kernels[name]
-
-
-def _read(name: str, task: Task) -> Inputs:
-    return _kernel(name)[0].read(task)
-
-
-def _predict(name: str, inputs: Inputs) -> Outputs:
-    plugin = get_worker().plugins.get(DevicePlugin.name)
-    return _kernel(name)[0].predict(inputs, plugin.device if isinstance(plugin, DevicePlugin) else None)
-
-
-def _write(name: str, outputs: Outputs) -> _Result:
-    kernel, job = _kernel(name)
-    written, steps = kernel.write(outputs, job.handle.write)
-    return _Result(written, outputs.task.unit, sum(map(bool, outputs.missing)), outputs.failures, steps)

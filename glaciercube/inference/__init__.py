@@ -13,6 +13,7 @@ from glaciercube.inference.block import (
     predict_block,
 )
 from glaciercube.inference.lazy import check_cube, predict
+from glaciercube.inference.placing import CpuFallbackWarning, on_gpus
 from glaciercube.inference.window import Window, block_window
 
 __all__ = [
@@ -20,12 +21,14 @@ __all__ = [
     "NOT_CANDIDATE",
     "QUALITY_BITS",
     "BlockOptions",
+    "CpuFallbackWarning",
     "Window",
     "block_window",
     "check_cube",
     "choose_device",
     "encode_block",
     "not_candidate",
+    "on_gpus",
     "predict",
     "predict_block",
 ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from glaciercube.errors import ModelError, require
+from glaciercube.inference.placing import tell_of_cpu, worker_device
 from glaciercube.inference.window import Window
 from glaciercube.models.contract import Contract, Modality
 
@@ -38,6 +41,10 @@ _log = logging.getLogger(__name__)
 
 # Raised only when the bytes that the kernel gives for the same input change.
 KERNEL_VERSION: Final = 1
+
+# One block at a time on a CUDA device, whichever threads ask: memory is what it has least of. Processes have devices of
+# their own.
+_TURNS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 # What a device's memory held, once it did not hold the batch: model, device, height, width -> dates.
 _FITS: dict[tuple[str, str, int, int], int] = {}
@@ -81,7 +88,7 @@ class BlockOptions:
 
 
 def choose_device(device: str | None) -> str:
-    """The device to compute on: what was asked for, else CUDA where it is found, else the CPU.
+    """The device to compute on: what was asked for, else what this worker was given, else CUDA, else the CPU.
 
     Raises
     ------
@@ -91,7 +98,11 @@ def choose_device(device: str | None) -> str:
     import torch
 
     if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        given = worker_device()
+        if given is None and not torch.cuda.is_available():
+            tell_of_cpu()
+            return "cpu"
+        return given or "cuda"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device {device} was asked for and there is no CUDA here", "leave it out, or use cpu")
     return device
@@ -110,14 +121,22 @@ def encode_block(model: Model, arrays: Arrays, window: Window, options: BlockOpt
         The block with its halo.
     options : BlockOptions
         Device.
+
+    Raises
+    ------
+    ModelError
+        If the device's memory does not hold it.
     """
     device = _prepare_thread(options)
-    inputs = {
-        modality.name: _tensor(modality, arrays, window, device)
-        for modality in _at_hand(model.contract, arrays)
-        if modality.static
-    }
-    return model.to(device).encode_static(inputs)
+    modalities = [modality for modality in _at_hand(model.contract, arrays) if modality.static]
+    try:
+        with _turn(device):
+            inputs = {modality.name: _tensor(modality, arrays, window, device) for modality in modalities}
+            return model.to(device).encode_static(inputs)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        raise _too_large() from error
 
 
 def predict_block(
@@ -169,10 +188,19 @@ def predict_block(
         batch = min(options.batch, _FITS.get(key, options.batch))
         part = slice(done, min(done + batch, dates))
         try:
-            inputs = {m.name: _tensor(m, arrays, window, device, part) for m in modalities}
-            found = placed.predict(inputs, static).float().cpu().numpy()
+            with _turn(device):
+                inputs = {m.name: _tensor(m, arrays, window, device, part) for m in modalities}
+                found = placed.predict(inputs, static).float().cpu().numpy()
         except RuntimeError as error:
-            _FITS[key] = _smaller(batch, error)
+            if not _out_of_memory(error):
+                raise
+            if batch == 1:
+                raise _too_large() from error
+            found = None
+        if found is None:
+            # Here, and not above: while the error lives, so do the tensors of its frames.
+            inputs = {}
+            _halve(key, batch)
             continue
         # A model without dynamic input gives one map for all dates.
         out[part] = found[:, window.y.core, window.x.core]
@@ -224,17 +252,28 @@ def _tensor(modality: Modality, arrays: Arrays, window: Window, device: str, par
     return torch.from_numpy(np.ascontiguousarray(stack)).to(device)
 
 
-def _smaller(batch: int, error: RuntimeError) -> int:
+def _turn(device: str) -> AbstractContextManager[Any]:
+    return nullcontext() if device == "cpu" else _TURNS[device]
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
     import torch
 
-    if not isinstance(error, torch.OutOfMemoryError):
-        raise error
-    if batch == 1:
-        raise ModelError("the device's memory does not hold one date of a block", "use smaller blocks") from error
-    _log.warning("out of device memory: %d dates per pass instead of %d", batch // 2, batch)
+    return isinstance(error, torch.OutOfMemoryError)
+
+
+def _too_large() -> ModelError:
+    return ModelError("the device's memory does not hold one date of a block", "use smaller blocks")
+
+
+def _halve(key: tuple[str, str, int, int], batch: int) -> None:
+    import torch
+
+    # Another thread may have found out that it is even less.
+    _FITS[key] = min(batch // 2, _FITS.get(key, batch))
+    _log.warning("out of device memory: %d dates per pass instead of %d", _FITS[key], batch)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return batch // 2
 
 
 def _quality(arrays: Arrays, window: Window, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

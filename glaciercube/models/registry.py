@@ -25,9 +25,11 @@ __all__ = [
     "ARCHITECTURES",
     "PackedModel",
     "build_module",
+    "keep_packed",
     "list_models",
     "load_again",
     "load_model",
+    "own_models",
     "pack_model",
     "save_model",
     "unpack_model",
@@ -48,6 +50,9 @@ _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".h5", ".joblib")
 
 _LOADED: dict[str, Model] = {}
 _LOCK = threading.Lock()
+# Packed models that were sent to this process, by hash; loaded when they are first needed.
+_SENT: dict[str, PackedModel] = {}
+_UNPACKING = threading.Lock()
 
 
 def list_models() -> list[Contract]:
@@ -89,13 +94,18 @@ def load_model(name: str | Path, **parameters: Parameter) -> Model:
 
 
 def load_again(name: str, parameters: tuple[tuple[str, Parameter], ...], content_hash: str) -> Model:
-    """Load in another process what was loaded in this one.
+    """Load in another process what was loaded in this one: by its hash, where it was sent, or else by its name.
 
     Raises
     ------
     ModelError
         If what stands there now has another content hash.
     """
+    sent = _SENT.get(content_hash)
+    return _load_as(name, parameters, content_hash) if sent is None else unpack_model(sent)
+
+
+def _load_as(name: str, parameters: tuple[tuple[str, Parameter], ...], content_hash: str) -> Model:
     model = load_model(name, **dict(parameters))
     if model.hash != content_hash:
         raise ModelError(
@@ -142,15 +152,28 @@ def unpack_model(packed: PackedModel) -> Model:
     ModelError
         If what was loaded has another content hash, or does not give its test vector.
     """
-    with _LOCK:
+    # Many tasks may ask at once, and one loads.
+    with _UNPACKING:
         if packed.hash in _LOADED:
             return _LOADED[packed.hash]
-    if packed.source is not None:
-        return load_again(*packed.source, packed.hash)
-    with TemporaryDirectory(prefix="glaciercube-") as folder:
-        for name, data in packed.files.items():
-            (Path(folder) / name).write_bytes(data)
-        return load_again(folder, (), packed.hash)
+        if packed.source is not None:
+            return _load_as(*packed.source, packed.hash)
+        with TemporaryDirectory(prefix="glaciercube-") as folder:
+            for name, data in packed.files.items():
+                (Path(folder) / name).write_bytes(data)
+            return _load_as(folder, (), packed.hash)
+
+
+def keep_packed(packed: PackedModel) -> None:
+    """Keep a model that was sent here for `load_again`."""
+    _SENT[packed.hash] = packed
+
+
+def own_models() -> list[Model]:
+    """The models that this process loaded from folders of the user's."""
+    with _LOCK:
+        loaded = {model.hash: model for model in _LOADED.values()}
+    return [model for model in loaded.values() if model.source is not None and model.source[0] not in builtin_names()]
 
 
 def build_module(contract: Contract) -> GlacierModule:

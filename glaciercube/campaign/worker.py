@@ -1,0 +1,166 @@
+"""What workers do of a run: the job comes to each of them once, and its units are done by the job's name."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from distributed import Worker, WorkerPlugin, get_worker
+
+from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Step, Task
+from glaciercube.campaign.lacking import Witnesses
+from glaciercube.campaign.plan import Unit
+from glaciercube.cluster import Versions
+from glaciercube.devices import device_here
+from glaciercube.errors import ClusterError, ReadError
+from glaciercube.inference import BlockOptions
+from glaciercube.models.registry import PackedModel, unpack_model
+from glaciercube.reading.carried import Carried
+from glaciercube.store import Handle, Written
+
+__all__ = ["Job", "JobPlugin", "Result", "UnfitError", "do", "predict", "read", "write"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker gets, once.
+
+    Attributes
+    ----------
+    model : PackedModel
+        With what, and its hash.
+    block : BlockOptions
+        Batch and device.
+    witnesses : Witnesses
+        Of the plan.
+    handle : Handle
+        Where to.
+    carried : Carried
+        The driver's settings and credentials.
+    """
+
+    model: PackedModel
+    block: BlockOptions
+    witnesses: Witnesses = field(repr=False)
+    handle: Handle = field(repr=False)
+    carried: Carried
+
+
+@dataclass(frozen=True)
+class Result:
+    """What comes back of a unit.
+
+    Attributes
+    ----------
+    written : Written or None
+        To be committed.
+    unit : Unit
+        With the rows that were made.
+    lacking : int
+        How many of them were made without some scenes.
+    failures : tuple of (row, ReadError)
+        Rows that were not made.
+    steps : tuple of Step
+        How it went.
+    """
+
+    written: Written | None
+    unit: Unit
+    lacking: int
+    failures: tuple[tuple[int, ReadError], ...]
+    steps: tuple[Step, ...]
+
+
+class UnfitError(ClusterError):
+    """A worker that came later has other versions; it does nothing.
+
+    Attributes
+    ----------
+    worker : str
+        Its address.
+    """
+
+    worker: str = ""
+
+
+_jobs: dict[str, tuple[Versions, bytes]] = {}
+_kernels: dict[str, tuple[Kernel, Job]] = {}
+_lock = threading.Lock()
+
+
+class JobPlugin(WorkerPlugin):
+    """Brings the job to every worker, also to those that come later.
+
+    Parameters
+    ----------
+    name : str
+        Of the run.
+    versions : Versions
+        The driver's: what it pickled is opened with the same ones only.
+    job : bytes
+        A pickled `Job`.
+    """
+
+    def __init__(self, name: str, versions: Versions, job: bytes) -> None:
+        self.name, self._job = name, (versions, job)
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - dask's protocol
+        """Keep it; it is unpacked by the first task, since that takes longer than a worker may be deaf."""
+        _jobs[self.name] = self._job
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - dask's protocol
+        """Forget it."""
+        with _lock:
+            _jobs.pop(self.name, None)
+            _kernels.pop(self.name, None)
+
+
+def do(name: str, task: Task) -> Result:
+    """A whole unit, from the first byte read to the last one written: nothing of it travels."""
+    return write(name, predict(name, read(name, task)))
+
+
+def read(name: str, task: Task) -> Inputs:
+    """Its first step."""
+    return _kernel(name)[0].read(task)
+
+
+def predict(name: str, inputs: Inputs) -> Outputs:
+    """Its second step, on the device of this worker."""
+    return _kernel(name)[0].predict(inputs, device_here())
+
+
+def write(name: str, outputs: Outputs) -> Result:
+    """Its last step."""
+    kernel, job = _kernel(name)
+    written, steps = kernel.write(outputs, job.handle.write)
+    return Result(written, outputs.task.unit, sum(map(bool, outputs.missing)), outputs.failures, steps)
+
+
+def _kernel(name: str) -> tuple[Kernel, Job]:
+    with _lock:
+        if name not in _kernels:
+            versions, pickled = _jobs[name]
+            _see_that_it_fits(versions)
+            job: Job = pickle.loads(pickled)  # noqa: S301 - made by our own driver
+            recent = get_worker().state.nthreads + 1
+            # Credentials and settings are taken up where a graph is built; the driver's count here.
+            settings: Any = partial(job.carried.applied, {})
+            kernel = Kernel(unpack_model(job.model), job.block, job.witnesses, recent, settings)
+            _kernels[name] = kernel, job
+        return _kernels[name]
+
+
+def _see_that_it_fits(versions: Versions) -> None:
+    different = versions.difference(Versions.here())
+    if different is not None:
+        package, theirs, own = different
+        error = UnfitError(
+            f"the worker {get_worker().address} has {package} {own} and the run has {theirs}",
+            "install the same versions on all machines, such as by one constraints file or image",
+        )
+        error.worker = str(get_worker().address)
+        raise error

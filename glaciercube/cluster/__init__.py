@@ -1,0 +1,21 @@
+"""Where tasks run: workers of this machine, a scheduler's address, Dask Gateway, SLURM or Kubernetes."""
+
+from __future__ import annotations
+
+from glaciercube.cluster.checks import Versions, address_of, check_paths, check_versions, everywhere
+from glaciercube.cluster.crew import Crew
+from glaciercube.cluster.options import ClusterOptions
+from glaciercube.cluster.resources import predict_resources
+from glaciercube.cluster.start import connect
+
+__all__ = [
+    "ClusterOptions",
+    "Crew",
+    "Versions",
+    "address_of",
+    "check_paths",
+    "check_versions",
+    "connect",
+    "everywhere",
+    "predict_resources",
+]
