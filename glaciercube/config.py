@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from glaciercube.campaign import Budget, Plan, PlanOptions, RunOptions, explain, make_plan
+from glaciercube.campaign import Budget, Plan, PlanOptions, RunOptions, explain
+from glaciercube.campaign.memory import Memory, remembered
 from glaciercube.campaign.provenance import settled
+from glaciercube.campaign.update import Companions, merged, replan
 from glaciercube.catalog import Scenes, SensorOptions, find, without_secrets
 from glaciercube.cluster import ClusterOptions
 from glaciercube.cube import ComposeOptions, LoadOptions
@@ -152,16 +154,27 @@ class Config:
     planning: PlanOptions = field(default_factory=PlanOptions)
     budget: Budget = field(default_factory=Budget)
 
-    def find(self, region: Region | None = None) -> Scenes:
-        """Search the catalogue; see `glaciercube.catalog.find`."""
-        return find(self.catalog, region or self.region.region(), self.time, {**self.sensors, **self.layers})
+    def find(self, region: Region | None = None, time: str | None = None) -> Scenes:
+        """Search the catalogue, by default over the configuration's time; see `glaciercube.catalog.find`."""
+        return find(self.catalog, region or self.region.region(), time or self.time, {**self.sensors, **self.layers})
 
     def load_model(self) -> Model:
         """Load the model; see `glaciercube.models.load_model`."""
         return load_model(self.model.name, **self.model.parameters)
 
-    def plan(self, *, check: bool = True, progress: bool | None = None) -> Plan:
+    def plan(
+        self,
+        *,
+        check: bool = True,
+        progress: bool | None = None,
+        again: bool = False,
+        time: str | None = None,
+        companions: Companions = "keep",
+    ) -> Plan:
         """Decide the job, with offsets held against pixels; see `glaciercube.campaign.make_plan`, `settle_offsets`.
+
+        A store remembers the scenes of its last plan: while the configuration asks for the same search, they are taken
+        from there, and no catalogue is asked.
 
         Parameters
         ----------
@@ -169,6 +182,12 @@ class Config:
             Refuse a plan that is over budget.
         progress : bool or None
             Show a progress bar of the scenes that are looked at; by default as ``run`` says.
+        again : bool
+            Search anew, and add what is found to what the store remembers.
+        time : str or None
+            Search there instead of ``time``; later runs and updates of this configuration keep to it.
+        companions : {"keep", "renew"}
+            Of dates that the store has; see `glaciercube.campaign.update_plan`.
 
         Raises
         ------
@@ -178,13 +197,40 @@ class Config:
         # The model first: a misspelt name should not wait for a search.
         model, region = self.load_model(), self.region.region()
         shown = self.run.progress if progress is None else progress
-        # Looks have a patience of their own, unless the user has.
-        read = None if self.load.read == ReadOptions() else self.load.read
-        scenes = settled(self.find(region), region, self.store, progress=shown, read=read)
-        plan = make_plan(region, scenes, model, self.store, load=self.load, compose=self.compose, options=self.planning)
+        memory = remembered(self.store, region.geobox)
+        request = self._request(memory, time)
+        if memory is not None and memory.scenes is not None and memory.answers(request) and not (again or time):
+            scenes = memory.scenes
+        else:
+            found = self.find(region, request["searched"])
+            if memory is not None and memory.scenes is not None and memory.continues(request):
+                found = merged(memory.scenes, found, renew=companions == "renew")
+            # Looks have a patience of their own, unless the user has.
+            read = None if self.load.read == ReadOptions() else self.load.read
+            scenes = settled(found, region, self.store, progress=shown, read=read)
+        plan = replan(
+            region,
+            scenes,
+            model,
+            self.store,
+            memory,
+            companions=companions,
+            load=self.load,
+            compose=self.compose,
+            options=self.planning,
+            request=request,
+        )
         if check and self.budget.is_limited:
             explain(plan, self.run, self.budget)
         return plan
+
+    def _request(self, memory: Memory | None, time: str | None) -> dict[str, Any]:
+        """What is searched for; ``searched`` is longer than ``time`` where an update was asked to go on from there."""
+        content = self.as_dict()
+        request = {name: content[name] for name in ("catalog", "sensors", "layers", "time")}
+        if time is None and memory is not None and memory.request is not None and memory.answers(request):
+            time = str(memory.request["searched"])
+        return {**request, "searched": time or self.time}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values without credentials, for provenance."""

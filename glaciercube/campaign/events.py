@@ -14,11 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from glaciercube.campaign.failed import Failures
 from glaciercube.campaign.kernel import Step
+from glaciercube.campaign.left import Left
 from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.errors import ConfigError
+from glaciercube.errors import ConfigError, StoreError
 
-__all__ = ["Watch", "log_beside", "read_events"]
+__all__ = ["Watch", "read_events"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +32,11 @@ class Watch:
     """What a run says while it goes on.
 
     Each line of the event log is a JSON object with ``time`` (UTC, ISO 8601), ``run`` (the run's name) and ``event``:
-    ``began`` (store, shards, left, cluster), ``started``, ``read``, ``predicted``, ``written`` and ``failed`` of a unit
-    (``block``, ``rows``, and ``worker``, ``seconds``, ``bytes`` of a step, ``kind``, ``reason``, ``scene``, ``band`` of
-    a failure), ``worker-lost``, and last ``ended`` or ``stopped`` (``computed``, ``failed``, ``seconds``). Steps are
-    written when the unit has ended, with the time at which they began.
+    ``began`` (``store``, ``shards``, ``left``, ``empty``, ``cluster``, ``reasons``, ``details``), ``started``,
+    ``read``, ``predicted``, ``written`` and ``failed`` of a unit (``block``, ``rows``, and ``worker``, ``seconds``,
+    ``bytes`` of a step, ``kind``, ``failure``, ``reason``, ``scene``, ``band``, ``uri`` of a failure), ``worker-lost``
+    (``worker``), and last ``ended`` or ``stopped`` (``computed``, ``failed``, ``seconds``, and ``reason`` where it was
+    stopped). Steps are written when the unit has ended, with the time at which they began.
 
     Parameters
     ----------
@@ -41,8 +44,10 @@ class Watch:
         The job.
     name : str
         Of the run.
-    left : int
-        Shards that are to be computed.
+    left : Left
+        What is to be done, and why.
+    failures : Failures
+        Kept up to date.
     bar : bool
         Show a progress bar.
     path : Path or None
@@ -54,20 +59,21 @@ class Watch:
         If the log cannot be written.
     """
 
-    def __init__(self, plan: Plan, name: str, left: int, *, bar: bool, path: Path | None) -> None:
+    def __init__(self, plan: Plan, name: str, left: Left, failures: Failures, *, bar: bool, path: Path | None) -> None:
         from tqdm.auto import tqdm
 
         self._plan, self.name, self._lock = plan, name, threading.Lock()
         self._labels = plan.labels
         self.computed = self.failed = self._lines = 0
         self._began = time.time()
-        total = len(plan.rows) * len(plan.blocks)
+        # Shards that hold nothing take no time, and those that are done took theirs before: neither is in the rate.
+        total = int(left.work.sum())
         try:
             self._file = None if path is None else path.open("a", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot write the event log {path} ({error.strerror})", "choose another path") from None
-        self._bar = tqdm(total=total, initial=total - left, unit="shard", desc="run", disable=not bar)
-        self._left = left
+        self._bar = tqdm(total=total, initial=total - left.shards, unit="shard", desc="run", disable=not bar)
+        self._left, self._failures = left, failures
 
     def began(self, cluster: str, dashboard: str = "") -> None:
         """Say that the run begins.
@@ -79,10 +85,14 @@ class Watch:
         dashboard : str
             Link to what dask shows of it.
         """
-        job = {"store": self._plan.store.path, "shards": self._bar.total, "left": self._left, "cluster": cluster}
-        self._note("began", job)
+        left = self._left
+        job = {"store": self._plan.store.path, "shards": int(left.todo.size), "left": left.shards, "empty": left.empty}
+        why = {"reasons": dict(left.reasons), "details": list(left.details)}
+        self._note("began", {**job, "cluster": cluster, **why})
+        for line in left.lines():
+            self.say(line, logging.INFO)
         if dashboard:
-            self.say(f"dashboard: {dashboard}")
+            self.say(f"dashboard: {dashboard}", logging.INFO)
 
     def started(self, unit: Unit) -> None:
         """Say that a unit is under way."""
@@ -95,32 +105,36 @@ class Watch:
             self._note(step.name, {**self._of(unit), **cost}, step.began)
         with self._lock:
             self.computed += len(unit.rows)
-        self._bar.update(len(unit.rows))
+        self._failures.made(unit, [self._labels[row] for row in unit.rows])
+        if not unit.skip:
+            self._bar.update(len(unit.rows))
 
     def missed(self, unit: Unit, error: BaseException) -> None:
         """Say that a unit, or some of its rows, could not be made."""
-        told = {name: str(getattr(error, name, "")) for name in ("kind", "scene", "band", "uri")}
+        told = {name: str(getattr(error, name, "")) for name in ("kind", "failure", "scene", "band", "uri")}
         reason = getattr(error, "problem", None) or str(error)
         self._note("failed", {**self._of(unit), **{k: v for k, v in told.items() if v}, "reason": reason})
+        rows = [self._labels[row] for row in unit.rows]
+        self._failures.missed(unit, rows, error)
         with self._lock:
             self.failed += len(unit.rows)
             self._lines += 1
             lines = self._lines
+        self._bar.set_postfix_str(f"{self.failed} failed", refresh=False)
         if lines <= _LINES:
-            rows = [self._labels[row] for row in unit.rows]
             dates = rows[0] if len(rows) == 1 else f"{rows[0]} to {rows[-1]}"
             self.say(f"shard {unit.block} of {dates} could not be made: {reason}")
         elif lines == _LINES + 1:
-            self.say("further failures are in the event log only")
+            self.say("further failures are in the event log, and in what `glaciercube failed` lists")
 
     def lost(self, worker: str) -> None:
         """Say that a worker has gone."""
         self._note("worker-lost", {"worker": worker})
 
-    def say(self, text: str) -> None:
-        """Show a line, above the bar if there is one."""
+    def say(self, text: str, level: int = logging.WARNING) -> None:
+        """Show a line, above the bar if there is one; else by the log."""
         if self._bar.disable:
-            _log.warning("%s", text)
+            _log.log(level, "%s", text)
         else:
             self._bar.write(text, file=sys.stderr)
 
@@ -131,6 +145,10 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+        try:
+            self._failures.save()
+        except StoreError as trouble:
+            _log.warning("the list of failures cannot be kept (%s)", trouble.problem)
         event = "ended" if kind is None else "stopped"
         reason = {} if error is None else {"reason": getattr(error, "problem", None) or type(error).__name__}
         seconds = round(time.time() - self._began, 3)
@@ -155,14 +173,6 @@ class Watch:
                 # A log that cannot be kept is no reason to lose a campaign.
                 _log.warning("the event log cannot be written any more (%s)", error.strerror)
                 self._file = None
-
-
-def log_beside(store: str) -> Path | None:
-    """Where the event log of a store lies unless it is said: beside the folder; None for a bucket."""
-    if "://" in store:
-        return None
-    path = Path(store).absolute()
-    return path.with_name(f"{path.name}.events.jsonl")
 
 
 def read_events(path: str | Path) -> Sequence[dict[str, Any]]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+from collections.abc import Mapping
 from typing import Any
 
+import xarray as xr
+
+from glaciercube.campaign.plan import Plan
 from glaciercube.catalog import Scenes
 from glaciercube.cube import LoadOptions, settle_offsets
 from glaciercube.cube.offset_record import offset_records, with_records
@@ -13,7 +18,7 @@ from glaciercube.reading.retry import ReadOptions
 from glaciercube.region import Region
 from glaciercube.store import StoreOptions, open_reader, open_store, provenance_of
 
-__all__ = ["decisions", "settled"]
+__all__ = ["attributes", "decisions", "per_row", "provenance", "settled"]
 
 
 def decisions(scenes: Scenes, load: LoadOptions) -> dict[str, Any]:
@@ -79,3 +84,44 @@ def _left_out(scenes: Scenes) -> dict[str, dict[str, int]]:
     for (sensor, _), group in lost.groupby([lost["sensor"], kinds], sort=True):
         counts.setdefault(str(sensor), {})[str(group["reason"].iloc[0])] = len(group)
     return counts
+
+
+def per_row(cube: xr.Dataset) -> xr.Dataset:
+    """Variables and bounds along time alone, such as the companions' age."""
+    names = [name for name, variable in cube.variables.items() if variable.dims[:1] == ("time",) and name != "time"]
+    # Numbers and bounds: text (the pass of a radar scene) has no stable spelling in Zarr, and the scenes are recorded.
+    keep = [name for name in names if set(cube[name].dims) <= {"time", "bnds"} and cube[name].dtype.kind in "fM"]
+    return xr.Dataset({name: cube[name].variable for name in keep}).set_coords(
+        [name for name in keep if name in cube.coords]
+    )
+
+
+def attributes(plan: Plan) -> dict[str, Any]:
+    """Global attributes of a plan's store."""
+    return {
+        "title": f"Glacier probability of {plan.region.name}",
+        "source": f"glaciercube {importlib.metadata.version('glaciercube')}, model {plan.model.contract.name}",
+        "region": plan.region.name,
+    }
+
+
+def provenance(plan: Plan, cube: xr.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a plan's store is made, as plain values: scenes of every date, what was decided of them, model, versions."""
+    modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
+    packages = ("glaciercube", "numpy", "xarray", "zarr", "odc-stac", "rasterio", "torch")
+    return {
+        "catalog": plan.scenes.source,
+        "scenes_fingerprint": plan.scenes.fingerprint,
+        "scenes": {label: list(ids) for label, ids in zip(plan.labels, plan.scene_ids, strict=True)},
+        **decisions(plan.scenes, plan.load),
+        "model": plan.model.contract.name,
+        "model_version": plan.model.contract.version,
+        "model_hash": plan.model.hash,
+        "sensors": list(plan.scenes.sensors),
+        "compose": plan.compose.every,
+        "config": dict(config),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "modalities": sorted(modalities),
+        "reflectance": str(cube.attrs.get("reflectance", "")),
+        **{name: cube.attrs[name] for name in ("mask",) if name in cube.attrs},
+    }

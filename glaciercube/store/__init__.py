@@ -7,7 +7,8 @@ from glaciercube.store.base import Check, Handle, Store, Written, row_label
 from glaciercube.store.layout import StoreOptions
 from glaciercube.store.ledger import Ledger, Mark
 from glaciercube.store.missing import Missing
-from glaciercube.store.opening import missing_scenes, open_reader, open_store, open_writer, runs
+from glaciercube.store.opening import missing_scenes, open_reader, open_records, open_store, open_writer, runs
+from glaciercube.store.records import Records
 from glaciercube.store.zarrstore import ZarrStore
 
 __all__ = [
@@ -16,12 +17,14 @@ __all__ = [
     "Ledger",
     "Mark",
     "Missing",
+    "Records",
     "Store",
     "StoreOptions",
     "Written",
     "ZarrStore",
     "missing_scenes",
     "open_reader",
+    "open_records",
     "open_store",
     "open_writer",
     "provenance_of",

@@ -21,9 +21,10 @@ from glaciercube.store.layout import Kind, StoreOptions
 from glaciercube.store.ledger import ARRAYS
 from glaciercube.store.missing import MISSING_COLUMNS
 from glaciercube.store.objects import Location, clear_errors, first_line
+from glaciercube.store.records import ICE_RECORDS, ZARR_RECORDS, Records
 from glaciercube.store.zarrstore import ZarrStore, missing_in
 
-__all__ = ["missing_scenes", "open_reader", "open_store", "open_writer", "runs"]
+__all__ = ["missing_scenes", "open_reader", "open_records", "open_store", "open_writer", "runs"]
 
 
 def open_writer(
@@ -77,6 +78,18 @@ def open_reader(options: StoreOptions, geobox: GeoBox) -> Store | None:
     if _kind(Location.here(options.path, options.endpoint), options.kind) == "zarr":
         return ZarrStore.open(options, geobox)
     return IcechunkStore.open(options, geobox)
+
+
+def open_records(options: StoreOptions) -> Records:
+    """What runs into a store left to later ones; empty where there is no store yet.
+
+    Raises
+    ------
+    StoreError
+        If the path holds something else.
+    """
+    location = Location.here(options.path, options.endpoint)
+    return Records(location, ZARR_RECORDS if _kind(location, options.kind) == "zarr" else ICE_RECORDS)
 
 
 def open_store(path: str | os.PathLike[str], *, as_of: str | datetime | None = None, endpoint: str = "") -> xr.Dataset:

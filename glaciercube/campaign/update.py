@@ -1,0 +1,219 @@
+"""Next month: what a new search found, beside what a store was made of."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from glaciercube.campaign.candidates import PlanOptions
+from glaciercube.campaign.memory import Memory, remembered
+from glaciercube.campaign.options import RunOptions
+from glaciercube.campaign.plan import Plan, decisions_of, make_plan
+from glaciercube.campaign.provenance import settled
+from glaciercube.campaign.run import Outcome, run
+from glaciercube.catalog import Scenes, parse_interval
+from glaciercube.catalog.observe import Scene, without_duplicates
+from glaciercube.cluster import ClusterOptions
+from glaciercube.cube import ComposeOptions, LoadOptions
+from glaciercube.region import Region
+from glaciercube.store import StoreOptions
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from glaciercube.models.base import Model
+
+__all__ = ["Companions", "merged", "replan", "update", "update_plan"]
+
+Companions = Literal["keep", "renew"]
+# Versions of one scene differ in when they were processed, and not in when they were taken.
+_ALIKE = pd.Timedelta(days=1)
+
+
+def update(
+    region: Region,
+    found: Scenes,
+    model: Model,
+    store: StoreOptions,
+    options: RunOptions | None = None,
+    config: Mapping[str, Any] | None = None,
+    *,
+    cluster: ClusterOptions | Client | None = None,
+    **planning: Any,
+) -> Outcome:
+    """Add to a store what a new search found: `update_plan`, then `glaciercube.campaign.run`.
+
+    Parameters
+    ----------
+    region, found, model, store, **planning
+        As of `update_plan`; its ``options`` are given as ``planning``.
+    options, config, cluster
+        As of `glaciercube.campaign.run`.
+
+    Returns
+    -------
+    Outcome
+        Counts of shards.
+    """
+    chosen = planning.pop("planning", None)
+    plan = update_plan(region, found, model, store, options=chosen, **planning)
+    return run(plan, options, config, cluster=cluster)
+
+
+def update_plan(
+    region: Region,
+    found: Scenes,
+    model: Model,
+    store: StoreOptions,
+    *,
+    companions: Companions = "keep",
+    load: LoadOptions | None = None,
+    compose: ComposeOptions | None = None,
+    options: PlanOptions | None = None,
+    progress: bool = False,
+) -> Plan:
+    """Plan a store again with what a new search found; `glaciercube.campaign.run` then does what is new or changed.
+
+    Dates are added wherever they fall. A date whose scenes were processed again, or completed, is composed anew and
+    its key changes. Scenes that the catalogue does not have any more, and that no other replaces, stay in the plan, and
+    the ground is that of the first plan, as long as companions are kept. With windows (``month`` ...), a new date
+    changes the window that it falls into.
+
+    Parameters
+    ----------
+    region, model, store, load, compose, options
+        As of `make_plan`.
+    found : Scenes
+        What `glaciercube.catalog.find` finds now, in the same sensors.
+    companions : {"keep", "renew"}
+        ``keep``: a late scene of Sentinel-1, or of another companion, changes no date whose own scenes are the same.
+        ``renew``: every date takes the companions that are best now.
+    progress : bool
+        Show a progress bar of the scenes whose offsets are looked at: those that are new.
+
+    Raises
+    ------
+    StoreError
+        If there is something else at the path, or it cannot be read.
+    """
+    memory = remembered(store, region.geobox)
+    # Scenes that a program gave have no request of their own; what they continue is the caller's word.
+    if memory is not None and memory.scenes is not None and memory.scenes.sensors == found.sensors:
+        found = merged(memory.scenes, found, renew=companions == "renew")
+    scenes = settled(found, region, store, progress=progress, read=None if load is None else load.read)
+    return replan(
+        region, scenes, model, store, memory, companions=companions, load=load, compose=compose, options=options
+    )
+
+
+def replan(
+    region: Region,
+    scenes: Scenes,
+    model: Model,
+    store: StoreOptions,
+    memory: Memory | None,
+    *,
+    companions: Companions = "keep",
+    load: LoadOptions | None = None,
+    compose: ComposeOptions | None = None,
+    options: PlanOptions | None = None,
+    request: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Decide a job for a store that remembers another; see `update_plan` and `make_plan`."""
+    load, compose = load or LoadOptions(), compose or ComposeOptions()
+    made_of = None
+    if memory is not None and companions == "keep":
+        made_of = memory.keeps(scenes, decisions_of(region, model, load, compose))
+    return make_plan(
+        region, scenes, model, store, load=load, compose=compose, options=options, made_of=made_of, request=request
+    )
+
+
+def merged(known: Scenes, found: Scenes, *, renew: bool = False) -> Scenes:
+    """Scenes of a new search, with those that only an earlier one found.
+
+    Parameters
+    ----------
+    known : Scenes
+        As they were frozen.
+    found : Scenes
+        What is found now. Its interval says which of the known scenes count.
+    renew : bool
+        Take the ground as it is found now.
+
+    Returns
+    -------
+    Scenes
+        Found scenes; known ones that are gone and that none replaces; observations keep their labels. The ground is
+        the known one.
+    """
+    still = [name for name in known.sensors if known.sensor(name).static and name in found.sensors]
+    if renew:
+        known = replace(known, table=known.table[~known.table["sensor"].isin(still)].reset_index(drop=True))
+        still = []
+    ground = known.table[known.table["sensor"].isin(still)]
+    fresh = found.table[~found.table["sensor"].isin(still)]
+    if set(found.table["id"][found.table["sensor"].isin(still)]) != set(ground["id"]):
+        warnings.warn(
+            f"the catalogue has other tiles of {' and '.join(still)} now: the store's own are kept",
+            UserWarning,
+            stacklevel=2,
+        )
+    moving = known.table[~known.table["sensor"].isin(still)]
+    gone = moving[~moving["id"].isin(fresh["id"]) & _inside(moving["datetime"], found.interval)]
+    left = gone[[not _is_replaced(known, scene, found) for _, scene in gone.iterrows()]]
+    parts = [part for part in (_labelled(fresh, moving), left, ground) if len(part)]
+    table = pd.concat(parts).sort_values(["sensor", "time", "id"]).reset_index(drop=True)
+    return replace(found, table=table)
+
+
+def _inside(when: pd.Series[Any], interval: str) -> pd.Series[Any]:
+    begin, end = parse_interval(interval) if interval else (None, None)
+    inside = pd.Series(True, index=when.index)
+    for bound, side in ((begin, when.ge), (end, when.le)):
+        if bound is not None:
+            inside &= side(pd.Timestamp(bound).tz_localize(None))
+    return inside
+
+
+def _labelled(fresh: Any, known: Any) -> Any:
+    """Found scenes, those of an observation that was known before by its label: a late part must not shift it."""
+    names = ["time", "solar_day", "group"]
+    labels = {
+        (row.sensor, key): tuple(getattr(row, name) for name in names)
+        for row in known.itertuples()
+        for key in (row.group, row.id)
+    }
+    table = fresh.copy()
+    first: dict[tuple[str, str], Any] = {}
+    for row in fresh.itertuples():
+        label = labels.get((row.sensor, row.id)) or labels.get((row.sensor, row.group))
+        if label is not None:
+            first.setdefault((row.sensor, row.group), label)
+    for key, group in fresh.groupby(["sensor", "group"]).groups.items():
+        if key in first and key[1]:
+            for name, value in zip(names, first[key], strict=True):
+                table.loc[group, name] = value
+    return table
+
+
+def _is_replaced(known: Scenes, scene: Any, found: Scenes) -> bool:
+    """Whether a scene that is gone was processed again."""
+    table = found.table
+    near = table[(table["sensor"] == scene["sensor"]) & ((table["datetime"] - scene["datetime"]).abs() < _ALIKE)]
+    sensor = known.sensor(scene["sensor"])
+    both = [_scene(row, sensor) for row in (scene, *(row for _, row in near.iterrows()))]
+    kept, _ = without_duplicates(both)
+    return both[0] not in kept
+
+
+def _scene(row: Any, sensor: Any) -> Scene:
+    import pystac
+
+    item = pystac.Item.from_dict(json.loads(row["item"]), preserve_dict=False, migrate=False)
+    return Scene(item, row["collection"], replace(sensor.facts(item), level=row["level"]), {})

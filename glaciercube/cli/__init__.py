@@ -1,0 +1,9 @@
+"""The commands. Every failure ends in one sentence and an exit code that is not 0."""
+
+from __future__ import annotations
+
+from glaciercube.cli.base import main
+from glaciercube.cli.campaigns import explain, failed, run, update
+from glaciercube.cli.look import area, demo, find, models
+
+__all__ = ["area", "demo", "explain", "failed", "find", "main", "models", "run", "update"]

@@ -1,0 +1,127 @@
+"""What all commands share: the group, errors as sentences, and checks of what they write."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+
+from glaciercube.errors import ConfigError, GlaciercubeError
+
+__all__ = ["CONFIG", "QUIET", "check_picture", "check_writable", "draw", "main", "talk", "told"]
+
+P = ParamSpec("P")
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+QUIET = click.option("--quiet", is_flag=True, help="No progress bars, and only warnings beside the result.")
+
+
+def told(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn our errors into one sentence on stderr and exit code 1."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except GlaciercubeError as error:
+            click.echo(f"glaciercube: {error}", err=True)
+            sys.exit(1)
+        except OSError as error:
+            click.echo(f"glaciercube: {error}: check the path, its permissions and the space there.", err=True)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            click.echo("glaciercube: stopped: run again to go on where it ended.", err=True)
+            _leave(130)
+
+    return wrapper
+
+
+def _leave(code: int) -> None:
+    """Exit; at once where threads still wait for a server that nobody needs any more."""
+    if any(thread.name.startswith("glaciercube") and not thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="glaciercube")
+def main() -> None:
+    """Glacier-probability time series from open satellite archives."""
+    # A failed read is told once, by our own sentence.
+    logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    for package in ("odc", "affine", "rasterio", "shapely", "zarr", "pystac"):
+        warnings.filterwarnings("ignore", module=rf"{package}\b")
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    click.echo(f"glaciercube: warning: {message}", err=True)
+
+
+class _Lines(logging.Handler):
+    """What the package logs, line by line on stderr, above a bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm.auto import tqdm
+
+        with tqdm.external_write_mode(file=sys.stderr):
+            click.echo(record.getMessage(), err=True)
+
+
+def talk(*, quiet: bool) -> None:
+    """Show what the package logs: its warnings, and unless quiet what it says of a run."""
+    log = logging.getLogger("glaciercube")
+    if not any(isinstance(handler, _Lines) for handler in log.handlers):
+        log.addHandler(_Lines())
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before work is done for it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot.
+    """
+    if path.is_dir():
+        raise ConfigError(f"cannot write to {path} (it is a folder)", "give the name of a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write to {path} (there is no folder {path.parent})", "make it, or choose another")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(
+            f"cannot write to {path} (it may not be written)", "change its permissions, or choose another"
+        )
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that cannot be drawn, before work is done for it.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot.
+    """
+    check_writable(path)
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ConfigError("pictures need matplotlib", "pip install 'glaciercube[view]'") from error
+    if path.suffix.lstrip(".").lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise ConfigError(f"cannot draw to {path}", "end its name in .png, .pdf or .svg")
+
+
+def draw(figure: Any, path: Path) -> None:
+    """Save a picture."""
+    figure.savefig(path)
+    click.echo(f"picture: {path}")
