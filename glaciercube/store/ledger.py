@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from glaciercube.store.missing import Missing
 from glaciercube.store.objects import Objects
+from glaciercube.store.shards import codes
 
 __all__ = ["ARRAYS", "Entries", "Ledger", "Mark", "Piece", "SegmentExistsError", "checksum", "shard_key"]
 
@@ -45,6 +46,11 @@ _SCHEMA: Final = pa.schema(
         # Scenes that it was made without, as JSON; null where there are none.
         ("missing", pa.string()),
     ]
+)
+# Texts that repeat are held once.
+_REPEATED: Final = ("key", "missing")
+_READ: Final = pa.schema(
+    [pa.field(f.name, pa.dictionary(pa.int32(), pa.string()) if f.name in _REPEATED else f.type) for f in _SCHEMA]
 )
 _WHOLE: Final = b"glaciercube_everything_before"
 
@@ -107,7 +113,7 @@ class Mark:
 
 
 class Entries:
-    """What the ledger vouches for, as columns: a million shards are 200 MB.
+    """What the ledger vouches for, as columns: a million shards are 110 MB, and 180 MB with etags.
 
     Parameters
     ----------
@@ -130,6 +136,8 @@ class Entries:
 
     def keep(self, chosen: npt.NDArray[np.bool_]) -> Entries:
         """Some of them."""
+        if chosen.all():
+            return self
         return Entries(self.table.filter(pa.array(chosen)), self.doubtful[chosen])
 
     def __iter__(self) -> Iterator[Mark]:
@@ -140,10 +148,23 @@ class Entries:
     def keys(self) -> Iterator[tuple[str, tuple[int, int], str]]:
         """Row, shard and key of each."""
         for batch in self.table.select(["time", "y", "x", "key"]).to_batches(max_chunksize=65536):
-            times, y, x, key = (column.to_pylist() for column in batch.columns)
-            labels = {time: time.isoformat() for time in set(times)}
-            for time, *block, one in zip(times, y, x, key, strict=True):
-                yield labels[time], (block[0], block[1]), one
+            times, y, x, places = (column.to_pylist() for column in (*batch.columns[:3], batch.column(3).indices))
+            labels, keys = {time: time.isoformat() for time in set(times)}, batch.column(3).dictionary.to_pylist()
+            for time, *block, place in zip(times, y, x, places, strict=True):
+                yield labels[time], (block[0], block[1]), keys[place]
+
+    def complete(self, shards: int) -> dict[int, bytes]:
+        """Place of each date that has so many shards -> a hash over their keys and checksums."""
+        index = self.column("row")
+        order = np.argsort(codes(index, self.column("y"), self.column("x")))
+        rows, first, count = np.unique(index[order], return_index=True, return_counts=True)
+        names = ("y", "x", "key", *(f"{name}_sha256" for name in ARRAYS))
+        found = {}
+        for row, start in zip(rows[count == shards].tolist(), first[count == shards].tolist(), strict=True):
+            part = self.table.select(names).take(pa.array(order[start : start + shards]))
+            columns = [part[name].to_pylist() for name in names]
+            found[row] = hashlib.sha256(repr(columns).encode()).digest()
+        return found
 
 
 class Ledger:
@@ -179,15 +200,16 @@ class Ledger:
         """What is vouched for, and not withdrawn."""
         table, doubtful = self._read()
         if not table.num_rows:
-            return Entries(table.drop(["segment"]), doubtful)
-        code = [table[name].to_numpy() for name in ("segment", "x", "y", "time")]
-        order = np.lexsort([column.astype("int64") for column in code])
-        # The last of each group is that of the highest segment.
-        ranked = np.stack([column.astype("int64")[order] for column in code[1:]])
-        last = np.append((ranked[:, 1:] != ranked[:, :-1]).any(axis=0), True)
-        chosen = np.sort(order[last])
-        chosen = chosen[~np.asarray(table["key"].is_null().to_numpy())[chosen]]
-        return Entries(table.drop(["segment"]).take(pa.array(chosen)), doubtful[chosen])
+            return Entries(table, doubtful)
+        # Ranks, since seconds would not fit into the code. Segments follow one another, and the sort keeps their order:
+        # the last of each group is that of the highest segment.
+        rank = np.unique(table["time"].to_numpy(), return_inverse=True)[1]
+        code = codes(rank, table["y"].to_numpy(), table["x"].to_numpy())
+        order = np.argsort(code, kind="stable")
+        chosen = np.zeros(len(code), bool)
+        chosen[order[np.append(code[order[1:]] != code[order[:-1]], True)]] = True
+        chosen &= ~np.asarray(table["key"].is_null().to_numpy())
+        return Entries(table, doubtful).keep(chosen)
 
     def join(self, *, many: int = _MANY) -> None:
         """Join segments into one, if they are many. A kill meanwhile leaves some that say nothing new.
@@ -237,7 +259,7 @@ class Ledger:
         return sorted(int(name[:-8]) for name in names if name.endswith(".parquet") and name[:-8].isdigit())
 
     def _read(self) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
-        """All segments one after the other with their numbers, and which entries are doubtful."""
+        """All segments one after the other, and which entries are doubtful."""
         while True:
             numbers = self._numbers()
             try:
@@ -247,21 +269,20 @@ class Ledger:
                 continue  # they were joined meanwhile
             break
         first = max((i for i, table in enumerate(read) if table and _WHOLE in (table.schema.metadata or {})), default=0)
-        tables, doubtful = [_SCHEMA.append(pa.field("segment", pa.int64())).empty_table()], [np.zeros(0, bool)]
         damaged = max((i for i, table in enumerate(read) if table is None), default=-1)
-        for i, (number, table) in enumerate(zip(numbers, read, strict=True)):
-            if i >= first and table is not None:
-                plain = table.replace_schema_metadata(None)
-                tables.append(plain.append_column("segment", pa.array(np.full(len(plain), number))))
-                doubtful.append(np.full(len(plain), i < damaged))
-        return pa.concat_tables(tables), np.concatenate(doubtful)
+        kept = [(table, i < damaged) for i, table in enumerate(read) if i >= first and table is not None]
+        if not kept:
+            return _READ.empty_table(), np.zeros(0, bool)
+        doubtful = np.repeat([doubt for _, doubt in kept], [len(table) for table, _ in kept])
+        whole = pa.concat_tables([table.replace_schema_metadata(None) for table, _ in kept])
+        return whole.unify_dictionaries(), doubtful
 
     def _segment(self, number: int) -> pa.Table | None:
         """A segment; None if it is damaged."""
         data = self._objects.get(self._key(number))
         try:
-            table = pq.read_table(pa.BufferReader(data), use_threads=False)
-            return table.cast(_SCHEMA.with_metadata(table.schema.metadata))
+            table = pq.read_table(pa.BufferReader(data), use_threads=False, read_dictionary=list(_REPEATED))
+            return table.cast(_READ.with_metadata(table.schema.metadata))
         except (pa.ArrowException, ValueError, OSError):
             return None
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +13,13 @@ import numpy.typing as npt
 from glaciercube.store.base import Check
 from glaciercube.store.ledger import ARRAYS, Entries, Mark, checksum
 from glaciercube.store.objects import Objects
+from glaciercube.store.shards import codes
 
 __all__ = ["still_there"]
 
-_READERS = 16
-# Bits of a shard's place on the time axis, and of its row and column, in one number.
-_TIME, _SIDE = 22, 20
+_READERS: Final = 16
+# Shards of a listing that are looked at together.
+_PAGE: Final = 65536
 
 
 def still_there(objects: Objects, entries: Entries, check: Check) -> Entries:
@@ -45,10 +49,10 @@ def still_there(objects: Objects, entries: Entries, check: Check) -> Entries:
 def _listed(objects: Objects, entries: Entries) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Entries whose shards are listed with their sizes and etags, and those whose etags alone differ."""
     sure, suspect = np.full(len(entries), True), np.full(len(entries), False)
-    wanted = _code(entries.column("row"), entries.column("y"), entries.column("x"))
+    wanted = codes(entries.column("row"), entries.column("y"), entries.column("x"))
     order = np.argsort(wanted)
     for name in ARRAYS:
-        size, etag = np.zeros(len(entries), "int64"), np.full(len(entries), None, object)
+        size, etag = np.zeros(len(entries), "int64"), np.zeros(len(entries), "int64")
         for keys, sizes, etags in _pages(objects, f"{name}/c"):
             where = np.searchsorted(wanted, keys, sorter=order)
             where = order[np.minimum(where, len(order) - 1)]
@@ -56,31 +60,28 @@ def _listed(objects: Objects, entries: Entries) -> tuple[npt.NDArray[np.bool_], 
             size[where[known]], etag[where[known]] = sizes[known], etags[known]
         sure &= size == entries.column(f"{name}_size")
         # An etag is a server's own: of a copy elsewhere it may differ, and reading tells.
-        recorded = entries.column(f"{name}_etag")
-        both = np.array([one is not None and other is not None for one, other in zip(etag, recorded, strict=True)])
-        suspect |= both & (etag != recorded)
+        recorded = _hashes(text for batch in entries.table[f"{name}_etag"].chunks for text in batch.to_pylist())
+        suspect |= (etag != recorded) & (etag != 0) & (recorded != 0)
     return sure & ~suspect, sure & suspect
 
 
 def _pages(
     objects: Objects, prefix: str
-) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.object_]]]:
-    places, sizes, etags = [], [], []
-    for entry in objects.list(prefix):
-        parts = entry.key.rsplit("/", 3)[1:]
-        if len(parts) == 3 and all(part.isdigit() for part in parts):
-            places.append([int(part) for part in parts])
-            sizes.append(entry.size)
-            etags.append(entry.etag or None)
-    if not places:
-        return []
-    place = np.array(places, "int64")
-    return [(_code(place[:, 0], place[:, 1], place[:, 2]), np.array(sizes, "int64"), np.array(etags, object))]
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Code, size and hash of the etag of the shards that are there, many at a time."""
+    listing = objects.list(prefix)
+    while page := list(islice(listing, _PAGE)):
+        split = [(entry.key.rsplit("/", 3)[1:], entry) for entry in page]
+        shards = [(parts, entry) for parts, entry in split if len(parts) == 3 and all(map(str.isdigit, parts))]
+        if shards:
+            place = np.array([parts for parts, _ in shards]).astype("int64")
+            sizes = np.array([entry.size for _, entry in shards], "int64")
+            yield codes(place[:, 0], place[:, 1], place[:, 2]), sizes, _hashes(entry.etag for _, entry in shards)
 
 
-def _code(row: npt.NDArray[np.int64], y: npt.NDArray[np.int64], x: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    code: npt.NDArray[np.int64] = (row.astype("int64") << (2 * _SIDE)) | (y.astype("int64") << _SIDE) | x
-    return code
+def _hashes(texts: Iterable[str | None]) -> npt.NDArray[np.int64]:
+    """A number for each text, to be compared within this process; 0 for none."""
+    return np.fromiter((hash(text) if text else 0 for text in texts), np.int64)
 
 
 def _reads_as_written(objects: Objects, mark: Mark) -> bool:

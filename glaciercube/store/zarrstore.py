@@ -24,9 +24,10 @@ from glaciercube.store.encode import one_row, shard_bytes
 from glaciercube.store.layout import StoreOptions, encoding, pack, template
 from glaciercube.store.lease import Lease, Ticket
 from glaciercube.store.ledger import ARRAYS, Entries, Ledger, Mark, Piece, SegmentExistsError, checksum, shard_key
-from glaciercube.store.levels import Levels, fingerprint
+from glaciercube.store.levels import Levels
 from glaciercube.store.missing import Missing
 from glaciercube.store.objects import Location, Objects, clear_errors
+from glaciercube.store.shards import Shards, codes
 from glaciercube.store.verify import still_there
 
 __all__ = ["ZarrHandle", "ZarrStore", "missing_in"]
@@ -126,7 +127,7 @@ class ZarrStore:
         self._objects = location.objects()
         self.ledger = Ledger(self._objects, LEDGER)
         self._rows = {label: index for index, label in enumerate(labels_of(location.objects().zarr(read_only=True)))}
-        self._live: set[tuple[str, tuple[int, int]]] | None = None
+        self._live: Shards | None = None
         self._lock = threading.Lock()
         self._handle: ZarrHandle | None = None
 
@@ -217,11 +218,12 @@ class ZarrStore:
         self._writing.check()
         with clear_errors(self._location.path), self._lock:
             live = self._marked()
-            stale = sorted(live.intersection(shards))
+            stale = sorted(set(live.among((self._rows[label], block) for label, block in shards)))
             if stale:
-                self._append([], [(label, self._rows[label], block) for label, block in stale])
-                self._levels.invalidate((self._rows[label], block) for label, block in stale)
-                live.difference_update(stale)
+                labels = list(self._rows)
+                self._append([], [(labels[index], index, block) for index, block in stale])
+                self._levels.invalidate(stale)
+                live.remove(stale)
 
     def handle(self) -> ZarrHandle:
         """What workers write with."""
@@ -241,14 +243,14 @@ class ZarrStore:
         self._writing.check()
         with clear_errors(self._location.path), self._lock:
             live = self._marked()
-            shards = [(mark.row, mark.block) for mark in marks]
-            if len(set(shards)) < len(shards) or not live.isdisjoint(shards):
+            shards = [(mark.index, mark.block) for mark in marks]
+            if len(set(shards)) < len(shards) or live.among(shards):
                 raise StoreError(
                     f"shards of {self._location.path} were written twice, or anew and still counted as done",
                     "give each shard to one worker, and call prepare before it is written anew",
                 )
             self._append(marks, [])
-            live.update(shards)
+            live.add(shards)
 
     def write(
         self,
@@ -337,9 +339,11 @@ class ZarrStore:
     ) -> None:
         self.close()
 
-    def _marked(self) -> set[tuple[str, tuple[int, int]]]:
+    def _marked(self) -> Shards:
+        """What counts as done, whether or not it is still there."""
         if self._live is None:
-            self._live = {(row, block) for row, block, _ in Done(self.ledger.entries())}
+            known = self._known(self.ledger.entries())
+            self._live = Shards(codes(known.column("row"), known.column("y"), known.column("x")))
         return self._live
 
     def _known(self, entries: Entries) -> Entries:
@@ -356,12 +360,8 @@ class ZarrStore:
 
     def _complete(self) -> dict[int, bytes]:
         """Place of each date whose shards are all done -> what its levels are to be made from."""
-        parts: dict[int, list[str]] = {}
-        for mark in self._known(self.ledger.entries()):
-            sums = " ".join(piece.sha256 for piece in mark.pieces)
-            parts.setdefault(mark.index, []).append(f"{mark.block} {mark.key} {sums}")
         whole = int(np.prod([-(-size // self.options.block) for size in self.geobox.shape]))
-        return {row: fingerprint(sorted(some)) for row, some in sorted(parts.items()) if len(some) == whole}
+        return self._known(self.ledger.entries()).complete(whole)
 
     def _append(self, marks: list[Mark], withdrawn: list[tuple[str, int, tuple[int, int]]]) -> None:
         for _ in range(_ATTEMPTS):
