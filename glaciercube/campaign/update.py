@@ -17,10 +17,10 @@ from glaciercube.campaign.plan import Plan, decisions_of, make_plan
 from glaciercube.campaign.provenance import settled
 from glaciercube.campaign.run import Outcome, run
 from glaciercube.catalog import Scenes, parse_interval
-from glaciercube.catalog.observe import Scene, without_duplicates
 from glaciercube.cluster import ClusterOptions
 from glaciercube.cube import ComposeOptions, LoadOptions
 from glaciercube.region import Region
+from glaciercube.sensors import SceneFacts
 from glaciercube.store import StoreOptions
 
 if TYPE_CHECKING:
@@ -206,14 +206,17 @@ def _is_replaced(known: Scenes, scene: Any, found: Scenes) -> bool:
     """Whether a scene that is gone was processed again."""
     table = found.table
     near = table[(table["sensor"] == scene["sensor"]) & ((table["datetime"] - scene["datetime"]).abs() < _ALIKE)]
-    sensor = known.sensor(scene["sensor"])
-    both = [_scene(row, sensor) for row in (scene, *(row for _, row in near.iterrows()))]
-    kept, _ = without_duplicates(both)
-    return both[0] not in kept
+    own = _facts(known, scene)
+    for _, row in near[near["level"] == scene["level"]].iterrows():
+        other = _facts(known, row)
+        # Parts of one baseline complete each other (`glaciercube.catalog.observe.without_duplicates`).
+        if other.key == own.key and (other.part == own.part or other.rank[:1] != own.rank[:1]):
+            return True
+    return False
 
 
-def _scene(row: Any, sensor: Any) -> Scene:
+def _facts(scenes: Scenes, row: Any) -> SceneFacts:
     import pystac
 
     item = pystac.Item.from_dict(json.loads(row["item"]), preserve_dict=False, migrate=False)
-    return Scene(item, row["collection"], replace(sensor.facts(item), level=row["level"]), {})
+    return scenes.sensor(row["sensor"]).facts(item)
