@@ -41,8 +41,10 @@ $(VENV)/.develops: $(VENV)/.runs
 demo: $(VENV)/.runs
 	$(BIN)/glaciercube demo
 
+# Files of tests side by side, in order: the longest ones come neither last nor together.
+TOGETHER := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.develops
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 test-all: $(VENV)/.develops
 	GLACIERCUBE_FULL=1 $(BIN)/python -m pytest --timeout 3600

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -21,6 +23,35 @@ FULL = bool(os.environ.get("GLACIERCUBE_FULL"))
 settings.register_profile("full", max_examples=1000, deadline=None)
 if FULL:
     settings.load_profile("full")
+
+
+# What long checks counted, printed at the end; processes that share the tests hand it to the first.
+_SAID = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SAID] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["said"] = session.config.stash[_SAID]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_SAID] += getattr(node, "workeroutput", {}).get("said", [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[_SAID]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Print a line at the end of all tests."""
+    return pytestconfig.stash[_SAID].append
 
 
 @pytest.fixture(scope="session")

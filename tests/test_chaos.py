@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,16 +58,12 @@ def mortal() -> Iterator[SeaweedFS]:
 
 
 @pytest.fixture(scope="module")
-def tally(pytestconfig: pytest.Config) -> Iterator[Tally]:
+def tally(say: Callable[[str], None]) -> Iterator[Tally]:
     # Deaths are loud.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     total = Tally()
     yield total
-    plugins = pytestconfig.pluginmanager
-    reporter, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
-    if reporter is not None:
-        with nullcontext() if capture is None else capture.global_and_fixture_disabled():
-            reporter.write_line(f"\n{total}")
+    say(str(total))
     # Else nothing was tried.
     assert total.workers.total() or not total.stores
 
