@@ -26,6 +26,8 @@ _ENVIRONMENT: Final = dict.fromkeys(
 _DASHBOARD: Final = {"dashboard_address": ":0"}
 # Keywords of `dask_gateway.Gateway`; what else is given are options of the cluster that it starts.
 _GATEWAY: Final = ("address", "proxy_address", "public_address", "auth")
+# Closed gateways: dask-gateway 2026.3 closes them again when they are collected, and complains that it cannot.
+_closed: list[Any] = []
 # What starts a cluster raises whatever its client raises: HTTP's errors, a batch system's, a missing kubeconfig.
 _OURS: Final = (ClusterError, ConfigError, KeyboardInterrupt)
 
@@ -123,6 +125,7 @@ def _gateway(options: ClusterOptions) -> Iterator[Any]:
     own = {name: value for name, value in options.options.items() if name in _GATEWAY}
     rest = {name: value for name, value in options.options.items() if name not in _GATEWAY}
     with package.Gateway(**own) as gateway, gateway.new_cluster(shutdown_on_close=True, **rest) as cluster:
+        _closed.extend((gateway, cluster))
         cluster.scale(options.workers or 1)
         yield cluster
 

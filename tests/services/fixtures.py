@@ -15,15 +15,19 @@ from typing import TypeVar
 import pytest
 
 from services import (
+    Gateway,
     Missing,
     Nginx,
     Postgres,
     SeaweedFS,
+    Slurm,
     StacApi,
+    gateway,
     nginx,
     postgres,
     published,
     seaweedfs,
+    slurm,
     stac_api,
 )
 
@@ -71,3 +75,15 @@ def api(database_server: Postgres, web: Nginx, catalog: Path) -> Iterator[StacAp
 def s3_api(database_server: Postgres, s3: SeaweedFS, catalog: Path) -> Iterator[StacApi]:
     """A STAC API over the simulated world, its assets in the bucket."""
     yield from _served(stac_api(database_server, "s3", published(catalog.parent, s3.url)))
+
+
+@pytest.fixture(scope="session")
+def gateway_server() -> Iterator[Gateway]:
+    """A Dask Gateway that starts clusters on this machine."""
+    yield from _served(gateway())
+
+
+@pytest.fixture(scope="session")
+def slurm_server() -> Iterator[Slurm]:
+    """A SLURM whose only node is this machine."""
+    yield from _served(slurm())

@@ -1,5 +1,5 @@
 #!/bin/sh
-# PostgreSQL with PostGIS, nginx and gdaldem, where they are missing. The other servers come with the extra `services`.
+# PostgreSQL with PostGIS, nginx, gdaldem, and SLURM with munge, where they are missing. The other servers come with the extra `services`.
 set -eu
 
 missing=
@@ -7,6 +7,10 @@ PATH=$PATH:/usr/sbin
 command -v nginx >/dev/null || missing="nginx"
 # Slopes and aspects are held against GDAL's own program.
 command -v gdaldem >/dev/null || missing="$missing gdal-bin"
+
+if ! { command -v slurmctld && command -v slurmd && command -v sbatch && command -v munged; } >/dev/null; then
+    missing="$missing slurmctld slurmd slurm-client munge"
+fi
 
 postgis=
 for config in /usr/lib/postgresql/*/bin/pg_config "$(command -v pg_config || true)"; do
