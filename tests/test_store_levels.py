@@ -6,6 +6,7 @@ import itertools
 import json
 import uuid
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,9 @@ def test_new_dates_build_only_their_own(options: StoreOptions, monkeypatch: pyte
     built: list[int] = []
     build = Levels.build
 
-    def counted(self: Levels, row: int, made_from: bytes) -> None:
-        built.append(row)
-        build(self, row, made_from)
+    def counted(self: Levels, rows: Mapping[int, bytes]) -> Iterator[int]:
+        built.extend(rows)
+        return build(self, rows)
 
     monkeypatch.setattr(Levels, "build", counted)
     with make(options, times) as store:

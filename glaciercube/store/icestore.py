@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -38,6 +39,8 @@ LEASE: Final = "glaciercube/lease"
 # A group of its own: it holds no variable of the cube.
 _MARKS: Final = "ledger/key"
 _KEY_BYTES: Final = 64
+# Dates whose levels are committed together.
+_DATES: Final = 64
 
 
 @dataclass(frozen=True)
@@ -262,23 +265,28 @@ class IcechunkStore:
                 self._commit("provenance", {})
 
     def build_levels(self) -> list[str]:
-        """Build the coarser levels of dates that are complete and have none, in one commit."""
+        """Build the coarser levels of dates that are complete and have none; some dates to a commit."""
+        built: list[int] = []
         with ice_errors(self._location.path), self._lock:
-            levels = Levels(self._session.store, self.options, self.geobox)
-            keys = np.asarray(zarr.open_array(self._session.store, path=_MARKS, mode="r")[:])
-            whole = np.flatnonzero(keys.any(axis=-1).reshape(len(keys), -1).all(axis=1)).tolist()
-            wanted = {row: fingerprint([keys[row].tobytes().hex()]) for row in whole}
-            known = levels.built()
-            stale = {row: made for row, made in wanted.items() if known.get(row) != made}
-            if not stale or not levels.count:
-                return []
-            self._writing.check()
-            levels.begin()
-            for row, made in stale.items():
-                levels.build(row, made)
-            self._commit(f"levels of {len(stale)} dates", {"levels": len(stale)})
+            while stale := self._without_levels(_DATES):
+                self._writing.check()
+                levels = Levels(self._session.store, self.options, self.geobox)
+                levels.begin()
+                built += levels.build(stale)
+                self._commit(f"levels of {len(stale)} dates", {"levels": len(stale)})
         labels = list(self._rows)
-        return [labels[row] for row in stale]
+        return [labels[row] for row in sorted(built)]
+
+    def _without_levels(self, count: int) -> dict[int, bytes]:
+        """Some dates that are complete and whose levels are not: place -> what to make them from."""
+        levels = Levels(self._session.store, self.options, self.geobox)
+        if not levels.count:
+            return {}
+        keys = np.asarray(zarr.open_array(self._session.store, path=_MARKS, mode="r")[:])
+        whole = np.flatnonzero(keys.any(axis=-1).reshape(len(keys), -1).all(axis=1)).tolist()
+        known = levels.built()
+        wanted = ((row, fingerprint([keys[row].tobytes().hex()])) for row in whole)
+        return dict(islice(((row, made) for row, made in wanted if known.get(row) != made), count))
 
     def close(self) -> None:
         """Name what this run committed, so that it can be opened by that name, and give the lease back."""

@@ -11,7 +11,8 @@ The base stays at the root, where everybody looks for it. `xarray.open_datatree`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +31,8 @@ __all__ = ["GROUP", "Levels", "fingerprint", "level_count", "level_geobox"]
 GROUP: Final = "levels"
 _FROM: Final = f"{GROUP}/made_from"
 _HASH_BYTES: Final = 32
+# Dates at a time; more would not be faster, and memory grows with them.
+_THREADS: Final = 4
 
 # The registered Zarr convention.
 _MULTISCALES: Final = {
@@ -106,24 +109,42 @@ class Levels:
             group["time"][:] = seconds
         made.resize((len(labels), _HASH_BYTES))
 
-    def build(self, row: int, made_from: bytes) -> None:
-        """Build the levels of one date, whose shards are all done.
+    def build(self, rows: Mapping[int, bytes]) -> Iterator[int]:
+        """Build the levels of dates whose shards are all done, some at a time.
 
         Parameters
         ----------
-        row : int
-            Its place.
-        made_from : bytes
-            From `fingerprint`; recorded last.
+        rows : mapping of int to bytes
+            Place of each date -> what they are made from, recorded when they are whole.
+
+        Yields
+        ------
+        int
+            Place of a date whose levels are whole.
         """
         made = zarr.open_array(self._store, path=_FROM, mode="r+")
-        made[row] = np.zeros(_HASH_BYTES, "uint8")
+        made.oindex[np.array(list(rows))] = np.zeros((len(rows), _HASH_BYTES), "uint8")
         base = zarr.open_group(self._store, mode="r", use_consolidated=False)
         arrays = {0: {name: base[name] for name in ARRAYS}}
         arrays.update({level: {name: self._open(level)[name] for name in ARRAYS} for level in range(1, self.count + 1)})
-        for y, x in np.ndindex(*self._blocks(self.count)):
-            self._cell(arrays, row, self.count, (y, x))
-        made[row] = np.frombuffer(made_from, "uint8")
+        blocks = list(np.ndindex(*self._blocks(self.count)))
+
+        def whole(row: int) -> int:
+            for y, x in blocks:
+                self._cell(arrays, row, self.count, (y, x))
+            return row
+
+        # A date is as much memory as a shard of each level, several times over.
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="glaciercube-levels") as pool:
+            pending = [pool.submit(whole, row) for row in rows]
+            try:
+                for future in as_completed(pending):
+                    row = future.result()
+                    # Here alone: the records of many dates lie in one chunk.
+                    made[row] = np.frombuffer(rows[row], "uint8")
+                    yield row
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
 
     def invalidate(self, shards: Iterable[tuple[int, tuple[int, int]]]) -> None:
         """Take out of the levels what was made from shards (row, block) that are written anew."""

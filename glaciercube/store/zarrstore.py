@@ -320,9 +320,8 @@ class ZarrStore:
                 self._levels.begin()
                 _consolidate(self._objects)
             labels = list(self._rows)
-            for row, made in stale.items() if self._levels.count else ():
+            for row in self._levels.build(stale) if stale and self._levels.count else ():
                 self._writing.check()
-                self._levels.build(row, made)
                 built.append(labels[row])
         return built
 
