@@ -221,7 +221,7 @@ class Config:
             request=request,
         )
         if check and self.budget.is_limited:
-            explain(plan, self.run, self.budget)
+            explain(plan, self.run, self.budget, cluster=self.cluster)
         return plan
 
     def _request(self, memory: Memory | None, time: str | None) -> dict[str, Any]:

@@ -397,9 +397,10 @@ def test_plans_explain_themselves(tmp_path: Path, world: World, catalog: Path) -
     assert told.rows == 4
     assert told.scenes == {"dem": 4, "sentinel-1": len(scenes.of("sentinel-1")), "sentinel-2": 8}
     assert told.output_bytes == 2 * 4 * 80 * 80
-    # 6 bands and SCL of 8 scenes, 2 polarisations of each radar companion, 4 DEM tiles; one cell each.
+    # 6 bands and SCL of 8 scenes, 2 polarisations of each radar companion, 4 DEM tiles; one cell each. The ground is
+    # asked for twice: by itself, and with the dates for their hillshade.
     companions = sum(len(ids) for ids in plan.scene_ids) - 4 * 4 - 8
-    assert told.reads == 8 * 7 + 2 * companions + 4
+    assert told.reads == 8 * 7 + 2 * companions + 2 * 4
     assert told.left == 4
     assert "80 x 80 pixels of 20 m" in str(told)
     assert not (tmp_path / "a.zarr").exists()

@@ -11,7 +11,7 @@ __all__ = ["give_memory_back"]
 # glibc's mallopt (malloc.h): from which size on a block is a mapping of its own, and how much of a heap is kept.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_LARGE: Final = 1_000_000
+_LARGE: Final = 65_536
 
 
 def give_memory_back() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -118,16 +118,23 @@ class Sight:
         """Numbers, row by row, of the rectangles that come within `MARGIN` of each scene."""
         wide = len(lattice.left)
         found = []
-        for shape in self._shapes:
-            if shape.is_empty:
-                found.append(np.zeros(0, np.int64))
-                continue
-            rows, columns = lattice.around(shape.bounds, MARGIN)
-            shapely.prepare(shape)
-            met = shapely.dwithin(shape, lattice.boxes(rows, columns), MARGIN)
+        for rows, columns, met in self._over(lattice, MARGIN):
             y, x = np.nonzero(met)
             found.append((y + rows.start) * wide + x + columns.start)
         return [found[index] for index in self._same]
+
+    def cells(self, lattice: Lattice) -> tuple[list[tuple[slice, slice, Bool]], Indices]:
+        """Which rectangles each footprint meets: rows, columns and which of these; and the footprint of each scene."""
+        return list(self._over(lattice, 0.0)), self._same
+
+    def _over(self, lattice: Lattice, margin: float) -> Iterator[tuple[slice, slice, Bool]]:
+        for shape in self._shapes:
+            if shape.is_empty:
+                yield slice(0, 0), slice(0, 0), np.zeros((0, 0), np.bool_)
+                continue
+            rows, columns = lattice.around(shape.bounds, margin)
+            shapely.prepare(shape)
+            yield rows, columns, shapely.dwithin(shape, lattice.boxes(rows, columns), margin)
 
 
 def near_outlines(region: Region, buffer: float, lattice: Lattice) -> Bool:

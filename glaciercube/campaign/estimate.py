@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from dask.core import flatten
+
+from glaciercube.campaign.lacking import files_of
 from glaciercube.campaign.plan import ROWS_PER_UNIT, Unit
 from glaciercube.campaign.unit import Frame, frame_of, unit_cube
 from glaciercube.inference.lazy import block_variables
 
 if TYPE_CHECKING:
+    from glaciercube.campaign.options import RunOptions
     from glaciercube.campaign.plan import Plan
-    from glaciercube.campaign.run import RunOptions
     from glaciercube.models.base import Model
 
-__all__ = ["Held", "ModelCost", "Sizes", "held", "model_cost", "read_seconds", "sizes_of"]
+__all__ = [
+    "Held",
+    "ModelCost",
+    "Sizes",
+    "gpu_speed",
+    "graph_seconds",
+    "held",
+    "kept_blocks",
+    "model_cost",
+    "read_seconds",
+    "sizes_of",
+]
 
 # Variables that the ground computes together: one array holds all of them as long as any is needed.
 _GROUND_BYTES: Final = 6 * 4
+# Bytes per pixel and date of whole cells that several variables of a sensor are made of: classification, masks, flags.
+_SHARED_BYTES: Final = 4
 # Seconds of one thread for one read of one cell of one band: opening, warping, decoding. On disk 12 ms were measured
 # for cells of 256 pixels (simulated world, one core); over the network two requests of about 100 ms come on top.
 _READ_DISK: Final = 0.012
 _READ_REMOTE: Final = 0.2
 # Sides (pixels) of the blocks that a model is measured on; the difference leaves out what does not grow.
 _SIDES: Final = (128, 256)
-# Of one task of a lazy graph: 0.83 and 0.84 kB were measured on graphs of 7,420 and 11,793 tasks.
-_TASK_BYTES: Final = 840
+# Of one task of a lazy graph, as it is kept, and what its computation adds: tracemalloc found 640 to 730 B, and 2.2 to
+# 3.3 kB, for graphs of 3,594 and 10,055 tasks.
+_TASK_BYTES: Final = 700
+_RUNNING_BYTES: Final = 2500
+# Seconds of one thread for one task of a lazy graph, to build and to compute it: 0.3 ms were measured.
+_TASK_SECONDS: Final = 3e-4
 # How much faster than one core a small GPU computes a network: an order of magnitude, not a measurement.
 _GPU_SPEED: Final = 50.0
+# Witnesses of where files are.
+_SOME: Final = 20
 
 
 @dataclass(frozen=True)
@@ -48,8 +71,12 @@ class Sizes:
         Whether the ground is computed again with each batch of dates, for the hillshade.
     names : tuple of str
         All variables.
-    graph : int
-        Of the unit's lazy graph as a whole, not per pixel.
+    bands : frozenset of str
+        Bands that they are made of.
+    variables : int
+        How many of them one date has.
+    tasks, needed : int
+        Of the lazy graph of a whole unit, and those of them that have to be computed.
     """
 
     moving: int
@@ -57,7 +84,10 @@ class Sizes:
     ground: int
     shaded: bool
     names: tuple[str, ...]
-    graph: int
+    bands: frozenset[str]
+    variables: int
+    tasks: int
+    needed: int
 
 
 @dataclass(frozen=True)
@@ -88,34 +118,70 @@ class ModelCost:
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes that one unit holds at its worst moments.
+    """Bytes that the largest unit of a plan holds.
 
     Attributes
     ----------
+    kept : int
+        Of what all its dates share: graph, ground and features of the static branch on the host. The kernel keeps them
+        of one unit more than it has threads.
     reading : int
-        While a batch of dates is read, with what is left of the one before.
+        More than that while a batch of dates is read, with what is left of the one before.
     predicting : int
-        While it is predicted, on the host.
+        More than that while it is predicted, on the host.
+    waiting : int
+        A batch of dates that was read, and what was predicted of it.
     device : int
         While it is predicted, on the device.
     """
 
+    kept: int
     reading: int
     predicting: int
+    waiting: int
     device: int
+
+    @property
+    def working(self) -> int:
+        """What a thread holds at its worst moment, beside what is kept."""
+        return max(self.reading, self.predicting)
 
 
 def sizes_of(plan: Plan) -> Sizes:
-    """Bytes per pixel of what a plan's units read, and of the graph of one of its largest."""
+    """Bytes per pixel of what a plan's units read, and the tasks of the graph of one of its largest."""
     block = _largest(plan)
-    cube = unit_cube(plan, Unit(block, tuple(range(min(ROWS_PER_UNIT, len(plan.rows))))))
+    rows = min(ROWS_PER_UNIT, len(plan.rows))
+    cube = unit_cube(plan, Unit(block, tuple(range(rows))))
     names = block_variables(cube, plan.model.contract)
-    moving = sum(cube[name].dtype.itemsize for name in names if "time" in cube[name].dims)
+    moving = [cube[name].dtype.itemsize for name in names if "time" in cube[name].dims]
     still = sum(cube[name].dtype.itemsize for name in names if "time" not in cube[name].dims)
-    tasks: Any = cube[names].__dask_graph__()  # type: ignore[no-untyped-call]
-    graph = _TASK_BYTES * len(tasks or ())
+    graph: Any = cube[names].__dask_graph__()  # type: ignore[no-untyped-call]
+    keys = (cube[name].__dask_keys__() for name in names)  # type: ignore[no-untyped-call]
+    needed = graph.cull(set(flatten(keys)))
     ground = _GROUND_BYTES if still and "dem" in plan.scenes.sensors else 0
-    return Sizes(moving, still, ground, "hillshade" in names and ground > 0, tuple(names), graph)
+    return Sizes(
+        sum(moving),
+        still,
+        ground,
+        "hillshade" in names and ground > 0,
+        tuple(names),
+        _bands(plan, needed),
+        variables=len(moving),
+        tasks=len(graph),
+        needed=len(needed),
+    )
+
+
+def _bands(plan: Plan, graph: Any) -> frozenset[str]:
+    """Bands that a graph reads; all where the backend does not name its layers after them."""
+    known = {band for bands in set(plan.scenes.table["bands"]) for band in json.loads(bands)}
+    layers = {str(key[0] if isinstance(key, tuple) else key).rpartition("-")[0] for key in graph}
+    return frozenset(known & layers or known)
+
+
+def kept_blocks(threads: int) -> int:
+    """Units of which a process keeps the graph, ground and static branch: `glaciercube.campaign.kernel.Kernel`."""
+    return threads + 1
 
 
 def held(plan: Plan, options: RunOptions, sizes: Sizes, cost: ModelCost, *, on_gpu: bool) -> Held:
@@ -132,22 +198,24 @@ def held(plan: Plan, options: RunOptions, sizes: Sizes, cost: ModelCost, *, on_g
     on_gpu : bool
         Whether the model runs on a device with memory of its own.
     """
-    frame = frame_of(plan, _largest(plan))
-    window, cells, padded, core = _areas(frame, plan.load.cell)
+    window, cells, padded, core = _areas(frame_of(plan, _largest(plan)), plan.load.cell)
     rows = min(ROWS_PER_UNIT, len(plan.rows))
     dates = min(options.dates, rows)
-    still = sizes.still * window + sizes.graph
+    features = int(cost.kept_bytes * padded)
+    kept = sizes.still * window + sizes.tasks * _TASK_BYTES + (0 if on_gpu else features)
     found, results = dates * sizes.moving * window, dates * 5 * core
+    # The chunks of a variable go as soon as they are joined; what several variables are made of stays until the last.
+    joined = found // max(1, sizes.variables)
+    running = sizes.needed * _RUNNING_BYTES * dates // rows
+    shared = dates * _SHARED_BYTES * cells + (sizes.ground * window if sizes.shaded else 0)
     before = found + results if rows > dates else 0
-    # Chunks are whole cells; they are all there while they are joined, one variable after the other.
-    chunks = dates * sizes.moving * cells + (sizes.ground * cells if sizes.shaded else 0)
-    kept = 0 if on_gpu else int(cost.kept_bytes * padded)
-    reading = still + kept + before + chunks + found
+    reading = before + found + joined + shared + running
     batch = min(options.block.batch, dates)
     stacked = batch * sizes.moving * padded
     passing = int(max(cost.static_bytes, cost.kept_bytes + batch * cost.date_bytes) * padded)
-    predicting = still + found + results + stacked + (0 if on_gpu else passing)
-    return Held(max(reading, (sizes.still + sizes.ground) * cells + still), predicting, passing + stacked)
+    predicting = found + results + stacked + (0 if on_gpu else passing - features)
+    first = (sizes.still + sizes.ground) * cells
+    return Held(kept, max(reading, first), predicting, found + results, passing + stacked)
 
 
 def _largest(plan: Plan) -> tuple[int, int]:
@@ -243,9 +311,15 @@ def _allocated(function: Callable[[], Any]) -> tuple[float, float, float, Any]:
 def read_seconds(plan: Plan) -> float:
     """Seconds of one thread for one read, by where most of the plan's files are: stated, not measured."""
     table = plan.scenes.table
-    remote = sum("://" in item and "file://" not in item for item in table["item"].iloc[:: max(1, len(table) // 50)])
+    some = replace(plan.scenes, table=table.iloc[:: max(1, len(table) // _SOME)].reset_index(drop=True))
+    remote = [file.address.is_remote for file in files_of(some)]
     scale = (plan.load.cell / 256) ** 2
-    return _READ_DISK * max(scale, 0.2) + (_READ_REMOTE if remote else 0.0)
+    return _READ_DISK * max(scale, 0.2) + (_READ_REMOTE if 2 * sum(remote) > len(remote) else 0.0)
+
+
+def graph_seconds(sizes: Sizes) -> float:
+    """Seconds of one thread for the lazy graph of a whole unit: it is built once, and computed in parts."""
+    return sizes.needed * _TASK_SECONDS
 
 
 def gpu_speed() -> float:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from glaciercube.campaign.budget import Budget, Prices, check_budget
-from glaciercube.campaign.estimate import gpu_speed, held, model_cost, read_seconds, sizes_of
+from glaciercube.campaign.counts import Counts, counted
+from glaciercube.campaign.estimate import (
+    ModelCost,
+    Sizes,
+    gpu_speed,
+    graph_seconds,
+    held,
+    kept_blocks,
+    model_cost,
+    read_seconds,
+    sizes_of,
+)
+from glaciercube.campaign.left import Left, what_is_left
+from glaciercube.campaign.options import RunOptions
 from glaciercube.campaign.plan import Plan
-from glaciercube.campaign.unit import frame_of
-from glaciercube.campaign.worth import lattice_of
-from glaciercube.store import open_reader
+from glaciercube.cluster import ClusterOptions
 
-if TYPE_CHECKING:
-    from glaciercube.campaign.run import RunOptions
+__all__ = ["Explanation", "explain"]
 
-__all__ = ["Explanation", "done_of", "explain"]
-
-# Tasks that one unit takes: read, predict, write, and one to collect what was written.
-_TASKS_PER_UNIT = 4
+# Tasks that one unit takes on a cluster: read, predict, write.
+_TASKS_PER_UNIT = 3
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,24 @@ class Explanation:
         Dates, and shards of one date.
     left : int
         Shards, over all dates, that the store does not hold yet and that are computed.
+    units, tasks : int
+        Units that make them, of one shard and as many dates as are read at a time; and a cluster's tasks for these.
+    reads : int
+        Cells of bands that are read: those that a unit needs and that a scene's footprint meets.
+    input_bytes, output_bytes : int
+        Bytes of these cells as they are stored, and of the packed result; both before compression.
     skipped : int
         Shards, over all dates, that are left out as no candidates.
-    units, tasks : int
-        Units that make them, and what a cluster has to do for these.
-    reads : int
-        Cells to be read from files whose footprints come near, with the cells that halos touch.
-    input_bytes, output_bytes : int
-        Bytes of the inputs as float32 on the grid, and of the packed result; both before compression.
+    processes, threads : int
+        Processes that do units, and the threads of each.
     ram_bytes : int
-        Peak memory of one process: what it holds now, and what its units hold at their worst moment.
-    unit_bytes : int
-        What one unit holds then.
+        Peak memory of one of them: what this process holds now, and what units hold at their worst moment.
+    base_bytes, unit_bytes : int
+        Of these, what this process holds now, and what one unit holds.
     vram_bytes : int
         Peak of one device; 0 without one.
     core_hours, gpu_hours, hours : float
-        Estimates: of one core, of one GPU, and from start to end with the threads of the run.
+        Estimates: of one core, of one GPU, and from start to end with all threads.
     prices : Prices
         What things are taken to cost.
     """
@@ -70,7 +76,10 @@ class Explanation:
     output_bytes: int
     skipped: int = 0
     tasks: int = 0
+    processes: int = 1
+    threads: int = 1
     ram_bytes: int = 0
+    base_bytes: int = 0
     unit_bytes: int = 0
     vram_bytes: int = 0
     core_hours: float = 0.0
@@ -79,11 +88,19 @@ class Explanation:
     prices: Prices = field(default_factory=Prices)
 
     @property
-    def usd(self) -> float:
-        """Estimated cost in US dollars, with one month of storage."""
+    def costs(self) -> dict[str, float]:
+        """Estimated US dollars: of computing, of reading, and of a month of storage."""
         price = self.prices
-        work = self.core_hours * price.core_hour + self.gpu_hours * price.gpu_hour
-        return work + (self.input_bytes * price.egress_gb + self.output_bytes * price.storage_gb_month) / 1e9
+        return {
+            "computing": self.core_hours * price.core_hour + self.gpu_hours * price.gpu_hour,
+            "reading": self.input_bytes / 1e9 * price.egress_gb,
+            "a month of storage": self.output_bytes / 1e9 * price.storage_gb_month,
+        }
+
+    @property
+    def usd(self) -> float:
+        """Their sum."""
+        return sum(self.costs.values())
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -101,25 +118,36 @@ class Explanation:
 
     def __str__(self) -> str:
         scenes = ", ".join(f"{count} {name}" for name, count in self.scenes.items())
+        skipped = f"; {_count(self.skipped)} more hold nothing (no candidates)" if self.skipped else ""
         gpu = f", {self.gpu_hours:.3g} GPU-hours" if self.vram_bytes else ""
-        device = f", {self.vram_bytes / 1e9:.2f} GB of the device" if self.vram_bytes else ""
-        left_out = f", {self.skipped} left out (no candidates)" if self.skipped else ""
+        device = f"; {_size(self.vram_bytes)} of the device" if self.vram_bytes else ""
+        where = "this process" if self.processes == 1 else f"each of {self.processes} workers"
+        at_a_time = f"{self.threads} unit{'s' * (self.threads > 1)} of {_size(self.unit_bytes)}"
+        costs = ", ".join(f"{usd:.2f} {name}" for name, usd in self.costs.items())
         return "\n".join(
             (
                 f"grid      {self.grid}",
                 f"scenes    {scenes}",
-                f"rows      {self.rows} dates of {self.blocks} shards",
-                f"to do     {self.left} shards in {self.units} units, {self.tasks} tasks{left_out}",
-                f"reads     {self.reads} windows, {self.input_bytes / 1e6:.1f} MB on the grid",
-                f"memory    {self.ram_bytes / 1e9:.2f} GB, {self.unit_bytes / 1e9:.2f} GB for each unit{device}",
-                f"time      about {self.hours:.3g} hours ({self.core_hours:.3g} core-hours{gpu})",
-                f"output    {self.output_bytes / 1e6:.1f} MB before compression",
-                f"cost      about {self.usd:.2f} USD, an estimate by the price table",
+                f"rows      {_count(self.rows)} dates of {_count(self.blocks)} shards",
+                f"to do     {_count(self.left)} shards in {_count(self.units)} units of some dates each{skipped}",
+                f"reads     {_count(self.reads)} cells of bands, {_size(self.input_bytes)} before compression",
+                f"memory    {_size(self.ram_bytes)} of {where}: {_size(self.base_bytes)} now, {at_a_time}{device}",
+                f"time      about {_duration(self.hours)} ({self.core_hours:.3g} core-hours{gpu})",
+                f"tasks     {_count(self.tasks)} on a cluster",
+                f"output    {_size(self.output_bytes)} before compression",
+                f"cost      about {self.usd:.2f} USD, an estimate by the price table ({costs})",
             )
         )
 
 
-def explain(plan: Plan, options: RunOptions | None = None, budget: Budget | None = None) -> Explanation:
+def explain(
+    plan: Plan,
+    options: RunOptions | None = None,
+    budget: Budget | None = None,
+    *,
+    cluster: ClusterOptions | None = None,
+    left: Left | None = None,
+) -> Explanation:
     """Say what is left to do of a plan, and what it will take.
 
     Counts are counted. Memory follows from the arrays that a unit holds, and from what PyTorch allocates for the model
@@ -134,6 +162,10 @@ def explain(plan: Plan, options: RunOptions | None = None, budget: Budget | None
         How it would be run.
     budget : Budget or None
         What it may take, and prices.
+    cluster : ClusterOptions or None
+        Where it would be run; on threads of this process by default.
+    left : Left or None
+        What is left of it, if that is known: from `glaciercube.campaign.what_is_left`.
 
     Raises
     ------
@@ -142,107 +174,82 @@ def explain(plan: Plan, options: RunOptions | None = None, budget: Budget | None
     PlanError
         If it takes more than the budget; what is exceeded most is named first.
     """
-    from glaciercube.campaign.run import RunOptions
-    from glaciercube.inference import choose_device
-
-    options, budget = options or RunOptions(), budget or Budget()
-    count = _counts(plan)
+    options, budget, where = options or RunOptions(), budget or Budget(), cluster or ClusterOptions()
+    left = what_is_left(plan, options) if left is None else left
     sizes = sizes_of(plan)
     cost = model_cost(plan.model, sizes.names)
-    on_gpu = choose_device(options.block.device) != "cpu"
-    holds = held(plan, options, sizes, cost, on_gpu=on_gpu)
-    unit_bytes = max(holds.reading, holds.predicting)
-    model_seconds = count["date_pixels"] * cost.date_seconds + count["unit_pixels"] * cost.static_seconds
-    read = count["reads"] * read_seconds(plan)
-    core_seconds = read + (0.0 if on_gpu else model_seconds)
-    gpu_seconds = model_seconds / gpu_speed() if on_gpu else 0.0
+    count = counted(plan, plan.units_left(left.todo), options.dates, sizes.bands, shaded=sizes.shaded)
+    processes, threads = _workers(where, options)
     height, width = plan.region.geobox.shape
     found = Explanation(
         grid=f"{height} x {width} pixels of {plan.region.resolution:g} m, {plan.region.geobox.crs}",
         scenes={name: len(plan.scenes.of(name)) for name in plan.scenes.sensors},
         rows=len(plan.rows),
         blocks=len(plan.blocks),
-        left=count["left"],
-        skipped=count["skipped"],
-        units=count["units"],
-        tasks=_TASKS_PER_UNIT * count["units"],
-        reads=count["reads"],
-        input_bytes=4 * count["read_pixels"],
-        output_bytes=2 * count["written"],
-        ram_bytes=_resident() + cost.weights + min(options.threads, max(count["units"], 1)) * unit_bytes,
-        unit_bytes=unit_bytes,
-        vram_bytes=holds.device + cost.weights if on_gpu else 0,
-        core_hours=core_seconds / 3600,
-        gpu_hours=gpu_seconds / 3600,
-        hours=(core_seconds / options.threads + gpu_seconds) / 3600,
+        left=count.shards,
+        skipped=count.skipped,
+        units=count.units,
+        tasks=_TASKS_PER_UNIT * count.units,
+        reads=count.reads,
+        input_bytes=count.read_bytes,
+        output_bytes=2 * count.written,
+        processes=processes,
+        threads=threads,
         prices=budget.prices,
+        **_memory(plan, options, where, count, sizes, cost),
+        **_time(plan, options, where, count, sizes, cost),  # type: ignore[arg-type]
     )
     check_budget(found, budget)
     return found
 
 
-def done_of(plan: Plan) -> Any:
-    """What the plan's store holds already: row, shard and key of each mark that still has its shards."""
-    store = open_reader(plan.store, plan.region.geobox)
-    return [] if store is None else store.done()
+def _workers(where: ClusterOptions, options: RunOptions) -> tuple[int, int]:
+    """Processes, and threads of each."""
+    if where.kind == "threads":
+        return 1, options.threads
+    return where.processes, where.threads
 
 
-def _counts(plan: Plan) -> dict[str, int]:
-    """Shards, units, reads and pixels that are left."""
-    moving, still = _layers(plan)
-    blocks = plan.blocks
-    cells = _per_axis(plan, lambda frame_span, cell: -(-frame_span.stop // cell) - frame_span.start // cell)
-    reach = _per_axis(plan, lambda span, cell: -(-span.stop // cell) * cell - span.start // cell * cell)
-    window = _per_axis(plan, lambda span, _: span.stop - span.start)
-    core = _per_axis(plan, lambda span, _: span.size)
-    names = ("left", "skipped", "units", "reads", "read_pixels", "written", "unit_pixels", "date_pixels")
-    total = dict.fromkeys(names, 0)
-    for unit in plan.units(done_of(plan)):
-        (y, x), rows = unit.block, len(unit.rows)
-        if unit.skip:
-            total["skipped"] += rows
-            continue
-        number = y * blocks.wide + x
-        layers = int(moving[number, list(unit.rows)].sum()) + int(still[number])
-        area = window[0][y] * window[1][x]
-        total["left"] += rows
-        total["units"] += 1
-        total["reads"] += layers * cells[0][y] * cells[1][x]
-        total["read_pixels"] += layers * reach[0][y] * reach[1][x]
-        total["written"] += rows * core[0][y] * core[1][x]
-        total["unit_pixels"] += area
-        total["date_pixels"] += rows * area
-    return total
+def _on_gpu(where: ClusterOptions, options: RunOptions) -> bool:
+    from glaciercube.inference import choose_device
+
+    device = options.block.device
+    if where.kind == "threads":
+        return choose_device(device) != "cpu"
+    # What workers have is known when they are there; what was asked for is known now.
+    return where.resource is not None or (device or "").startswith("cuda")
 
 
-def _per_axis(plan: Plan, measure: Any) -> tuple[list[int], list[int]]:
-    """A measure of the spans of every row and column of shards; cells end with the grid."""
-    blocks, (height, width) = plan.blocks, plan.region.geobox.shape
-    frames = [frame_of(plan, (min(i, blocks.high - 1), min(i, blocks.wide - 1))) for i in range(max(*_shape(plan)))]
-    y = [min(int(measure(frame.window.y, plan.load.cell)), height) for frame in frames[: blocks.high]]
-    x = [min(int(measure(frame.window.x, plan.load.cell)), width) for frame in frames[: blocks.wide]]
-    return y, x
+def _memory(
+    plan: Plan, options: RunOptions, where: ClusterOptions, count: Counts, sizes: Sizes, cost: ModelCost
+) -> dict[str, int]:
+    on_gpu = _on_gpu(where, options)
+    holds = held(plan, options, sizes, cost, on_gpu=on_gpu)
+    processes, threads = _workers(where, options)
+    # A thread cannot have less than a unit; a cluster cuts units in parts that go to any worker.
+    together = count.shared if where.kind == "threads" else -(-count.units // processes)
+    busy = min(threads, together)
+    waiting = 0 if where.kind == "threads" else busy * holds.waiting
+    units = busy * holds.working + waiting + min(kept_blocks(threads), count.shared) * holds.kept
+    base = _resident() + cost.weights
+    return {
+        "base_bytes": base,
+        "ram_bytes": base + units,
+        "unit_bytes": units // max(1, busy),
+        "vram_bytes": holds.device + cost.weights if on_gpu else 0,
+    }
 
 
-def _shape(plan: Plan) -> tuple[int, int]:
-    return plan.blocks.high, plan.blocks.wide
-
-
-def _layers(plan: Plan) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Bands of scenes that come near each shard: of each date (block, row), and of what all dates share (block)."""
-    table = plan.scenes.table
-    known = np.array([text.count('"band":') for text in table["bands"]])
-    static = {name for name in plan.scenes.sensors if plan.scenes.sensor(name).static}
-    still = table["sensor"].isin(static).to_numpy()
-    near = plan.sight.blocks(lattice_of(plan, cores=False))
-    shared = np.zeros(len(plan.blocks), np.int64)
-    for place in np.flatnonzero(still):
-        shared[near[place]] += known[place]
-    moving = np.zeros((len(plan.blocks), len(plan.rows)), np.int32)
-    for row, places in enumerate(plan.picked):
-        for place in places[~still[places]]:
-            moving[near[place], row] += known[place]
-    return moving, shared
+def _time(
+    plan: Plan, options: RunOptions, where: ClusterOptions, count: Counts, sizes: Sizes, cost: ModelCost
+) -> dict[str, float]:
+    on_gpu = _on_gpu(where, options)
+    model = count.date_pixels * cost.date_seconds + count.static_pixels * cost.static_seconds
+    core = count.reads * read_seconds(plan) + count.shared * graph_seconds(sizes) + (0.0 if on_gpu else model)
+    gpu = model / gpu_speed() if on_gpu else 0.0
+    processes, threads = _workers(where, options)
+    hours = (core / (processes * threads) + gpu / processes) / 3600
+    return {"core_hours": core / 3600, "gpu_hours": gpu / 3600, "hours": hours}
 
 
 def _resident() -> int:
@@ -254,3 +261,22 @@ def _resident() -> int:
     import resource
 
     return pages * resource.getpagesize()
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _size(count: int) -> str:
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count / 1e3:.0f} kB"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    if hours >= 2:
+        return f"{hours:.1f} hours"
+    return f"{hours * 60:.0f} minutes" if hours * 60 >= 2 else f"{hours * 3600:.0f} seconds"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glaciercube.campaign.allocator import give_memory_back
 from glaciercube.campaign.events import Watch
 from glaciercube.campaign.failed import Failures
 from glaciercube.campaign.left import Left, what_is_left
@@ -104,6 +105,7 @@ def run(
         If the cluster cannot be used, and nothing was done then; if workers died of units, or were all gone.
     """
     options = options or RunOptions()
+    give_memory_back()
     with ExitStack() as stack:
         given = ClusterOptions() if cluster is None else cluster
         where = given if isinstance(given, ClusterOptions) else ClusterOptions(address_of(given))

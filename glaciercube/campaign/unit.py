@@ -23,7 +23,7 @@ from glaciercube.region import Cut, Region
 if TYPE_CHECKING:
     from glaciercube.campaign.plan import Plan, Unit
 
-__all__ = ["Frame", "UnitJob", "frame_of", "nanoseconds", "skeleton", "unit_cube", "unit_job"]
+__all__ = ["Frame", "UnitJob", "frame_of", "nanoseconds", "radar_spans", "skeleton", "unit_cube", "unit_job"]
 
 Indices: TypeAlias = npt.NDArray[np.int64]
 
@@ -166,6 +166,16 @@ def frame_of(plan: Plan, block: tuple[int, int]) -> Frame:
         for span, length in ((window.y, shape[0]), (window.x, shape[1]))
     )
     return Frame(window, rows, columns)
+
+
+def radar_spans(plan: Plan, frame: Frame) -> tuple[slice, slice]:
+    """Rows and columns whose radar pixels the window's are made from, whole cells."""
+    shape, y, x = plan.region.geobox.shape, frame.window.y, frame.window.x
+    halos = (0, *_halos(plan)[1:])
+    rows, columns = (
+        _cells(span.start, span.stop, length, halos, plan.load.cell) for span, length in ((y, shape[0]), (x, shape[1]))
+    )
+    return rows, columns
 
 
 def _halos(plan: Plan) -> tuple[int, ...]:

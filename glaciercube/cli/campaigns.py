@@ -114,9 +114,11 @@ def explain(config: Path, *, quiet: bool) -> None:
 
     settings = load_config(config)
     plan = settings.plan(check=False, progress=not quiet)
-    found = explain_plan(plan, settings.run, Budget(prices=settings.budget.prices))
+    left = what_is_left(plan, settings.run)
+    prices = Budget(prices=settings.budget.prices)
+    found = explain_plan(plan, settings.run, prices, cluster=settings.cluster, left=left)
     click.echo(str(found))
-    for line in what_is_left(plan, settings.run).lines():
+    for line in left.lines():
         click.echo(line)
     check_budget(found, settings.budget)
 
