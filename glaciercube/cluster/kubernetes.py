@@ -65,7 +65,11 @@ def cluster_spec(options: ClusterOptions, environment: Mapping[str, str]) -> tup
 
 
 def _worker(options: ClusterOptions, common: Json, given: Json) -> Json:
-    resources: Json = {key: dict(value) for key, value in given.get("resources", {}).items()}
+    # Quantities are text there, and numbers in a user's YAML.
+    resources: Json = {
+        key: {name: str(quantity) for name, quantity in value.items()}
+        for key, value in given.get("resources", {}).items()
+    }
     # Kubernetes has dask's units without the B.
     memory = {"memory": options.memory.replace(" ", "").removesuffix("B")} if options.memory else {}
     resources["requests"] = {"cpu": str(options.threads), **memory, **resources.get("requests", {})}

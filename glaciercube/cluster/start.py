@@ -101,8 +101,9 @@ def _started(options: ClusterOptions, stack: ExitStack) -> Any:
         # An option that the kind of cluster does not have.
         raise ConfigError(f"the {options.kind} cluster cannot be asked so ({error})", "mend cluster.options") from error
     except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
         raise ClusterError(
-            f"no {options.kind} cluster could be started ({type(error).__name__}: {str(error).splitlines()[:1]})",
+            f"no {options.kind} cluster could be started ({type(error).__name__}: {first})",
             "check cluster.options, and that you may start one",
         ) from error
 
