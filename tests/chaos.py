@@ -21,13 +21,15 @@ from distributed.utils import get_mp_context
 from services import SeaweedFS
 
 from glaciercube.campaign import Plan, RunOptions, run
-from glaciercube.cluster import address_of
-from glaciercube.errors import ClusterError, ReadError
+from glaciercube.cluster import ClusterOptions, address_of
+from glaciercube.errors import ClusterError, ReadError, StoreError
 
-__all__ = ["MODES", "Tally", "attempt", "cluster"]
+__all__ = ["MODES", "REFUSED", "UNFINISHED", "Tally", "attempt", "cluster", "other_process"]
 
 # How distributed.chaos ends a worker: all of them, since they die differently.
 MODES: Final = ("sys.exit", "graceful", "segfault")
+# How a driver ends that could not read all, or may not write.
+UNFINISHED, REFUSED = 3, 4
 # A process that has imported this begins at once: more deaths in the same time.
 _PRELOAD: Final = ["distributed", "torch", "odc.stac", "icechunk", "obstore", "glaciercube.campaign.distributed_run"]
 
@@ -98,28 +100,40 @@ def attempt(plan: Plan, client: Client, draw: random.Random, tally: Tally, mode:
 
 def _driven(plan: Plan, options: RunOptions, client: Client, seconds: float, tally: Tally) -> bool:
     """The same from a process of its own, which is killed after so many seconds."""
-    environ = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    job = pickle.dumps((plan, options, environ, address_of(client)))
-    driver = get_mp_context().Process(target=_drive, args=(job,))
-    driver.start()
+    driver, _ = other_process(plan, options, address_of(client))
     driver.join(seconds)
     if driver.is_alive():
         driver.kill()
         driver.join()
         tally.drivers += 1
-    if driver.exitcode not in {0, 3, -signal.SIGKILL}:
+    if driver.exitcode not in {0, UNFINISHED, -signal.SIGKILL}:
         raise RuntimeError(f"the driver ended with {driver.exitcode}")
     return bool(driver.exitcode == 0)
 
 
-def _drive(job: bytes) -> None:
-    plan, options, environ, address = pickle.loads(job)  # noqa: S301 - our own
+def other_process(plan: Plan, options: RunOptions, cluster: str = "threads") -> tuple[Any, Any]:
+    """Run a plan in a process of its own: the process, and where it sends the error that it ends with."""
+    environ = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        context = get_mp_context()
+    context.set_forkserver_preload(_PRELOAD)
+    here, there = context.Pipe(duplex=False)
+    job = pickle.dumps((plan, options, environ, ClusterOptions(cluster)))
+    process = context.Process(target=_drive, args=(job, there))
+    process.start()
+    return process, here
+
+
+def _drive(job: bytes, tell: Any) -> None:
+    plan, options, environ, where = pickle.loads(job)  # noqa: S301 - our own
     os.environ.update(environ)
-    with Client(address, set_as_default=False) as client:
-        try:
-            run(plan, options, cluster=client)
-        except (ReadError, ClusterError):
-            raise SystemExit(3) from None
+    try:
+        run(plan, options, cluster=where)
+    except (ReadError, ClusterError):
+        raise SystemExit(UNFINISHED) from None
+    except StoreError as error:
+        tell.send(str(error))
+        raise SystemExit(REFUSED) from None
 
 
 @contextmanager

@@ -6,27 +6,34 @@ run, exactly. Relied on: one device and thread count; a store that keeps what it
 
 from __future__ import annotations
 
+import getpass
 import logging
 import random
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import xarray as xr
-from chaos import MODES, Tally, attempt, cluster
+from chaos import MODES, REFUSED, Tally, attempt, cluster, other_process
 from conftest import FULL
-from fault_server import FaultServer, serve
-from services import Missing, SeaweedFS, seaweedfs
+from fault_server import Asked, Fault, FaultServer, serve
+from services import SeaweedFS, seaweedfs
+from services.fixtures import served as served_by
 
-from glaciercube.campaign import make_plan, run
+from glaciercube.campaign import RunOptions, make_plan, run
 from glaciercube.catalog import Scenes, find
 from glaciercube.cube import LoadOptions
+from glaciercube.errors import StoreError
 from glaciercube.models import load_model
 from glaciercube.reading.retry import ReadOptions
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, missing_scenes, open_reader, open_store
+from glaciercube.store.objects import Location
 
 RUNS, MODEL = (30, "fusion-unet") if FULL else (3, "ndsi")
 KINDS = ("disk", "s3", "icechunk on s3", "icechunk")
@@ -50,11 +57,7 @@ def quiet(world: World, scenes: Scenes, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[SeaweedFS]:
     """An S3 server of our own, to be killed."""
-    try:
-        with seaweedfs() as server:
-            yield server
-    except Missing as missing:
-        pytest.skip(str(missing))
+    yield from served_by(seaweedfs())
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +87,8 @@ def test_chaos_costs_no_pixel(  # noqa: PLR0917 - fixtures
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kind, draw, server = KINDS[seed % len(KINDS)], random.Random(seed), None  # noqa: S311
-    path, mode = str(tmp_path / "a"), MODES[seed % len(MODES)]
-    if "s3" in kind:
-        server = request.getfixturevalue("mortal")
-        for name, value in server.environ.items():
-            monkeypatch.setenv(name, value)
-        path = f"{server.url}/chaos-{uuid.uuid4()}"
-    store = at(path, "icechunk" if "icechunk" in kind else "zarr")
+    kind, draw, mode = KINDS[seed % len(KINDS)], random.Random(seed), MODES[seed % len(MODES)]  # noqa: S311
+    store, server = placed(kind, tmp_path, request, monkeypatch)
     with serve(catalog.parent, every=draw.randint(6, 14), kinds=FAULTS, seed=seed) as files:
         files.stall = 0.6
         plan = make_plan(world.region, served(scenes, catalog, files), load_model(MODEL), store, load=LOAD)
@@ -102,16 +99,85 @@ def test_chaos_costs_no_pixel(  # noqa: PLR0917 - fixtures
             else:
                 pytest.fail("it did not end")
         assert not list(plan.units(open_reader(store, world.region.geobox).done("sha256")))  # type: ignore[union-attr]
-    found = open_store(store.path).load()
     assert missing_scenes(store.path).empty
-    changed = (found["quality"].to_numpy() != quiet["quality"].to_numpy()) | ~np.isclose(
-        found["glacier_probability"], quiet["glacier_probability"], rtol=0, atol=0, equal_nan=True
-    )
+    changed = differing(store, quiet)
     tally.stores[kind] += 1
     tally.pixels += changed.size
     tally.lost += int(changed.sum())
     tally.reads.update(files.faults)
     assert not changed.any()
+
+
+@pytest.mark.parametrize("kind", KINDS if FULL else KINDS[:3])
+def test_two_campaigns_at_one_time(  # noqa: PLR0917 - fixtures
+    kind: str,
+    tmp_path: Path,
+    world: World,
+    scenes: Scenes,
+    catalog: Path,
+    quiet: xr.Dataset,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second is refused by the first one's name; one that takes over is the only one from then on."""
+    store, _ = placed(kind, tmp_path, request, monkeypatch)
+    taken = threading.Event()
+
+    def slow(_: Asked) -> Fault:
+        """The first run takes its time until the second has begun."""
+        taken.wait(0.1)
+        return None
+
+    with serve(catalog.parent) as files:
+        files.choose = slow
+        plan = make_plan(world.region, served(scenes, catalog, files), load_model(MODEL), store, load=LOAD)
+        first, told = other_process(plan, RunOptions(threads=2, dates=1, events=""))
+        try:
+            wait_for_shards(store)
+            with pytest.raises(StoreError, match=rf"is being written by .*\(pid {first.pid}\)"):
+                run(plan, RunOptions(events=""))
+            assert first.is_alive()
+            threading.Timer(0.5, taken.set).start()
+            run(plan, RunOptions(threads=2, dates=1, events="", takeover=True))
+            first.join(60)
+        finally:
+            first.kill()
+        assert first.exitcode == REFUSED
+        assert f"was taken over by {getpass.getuser()}@" in told.recv()
+        assert not list(plan.units(open_reader(store, world.region.geobox).done("sha256")))  # type: ignore[union-attr]
+    assert not differing(store, quiet).any()
+
+
+def wait_for_shards(store: StoreOptions) -> None:
+    """Until something is written there, however it is kept."""
+    objects = Location.here(store.path, store.endpoint).objects()
+    kept = "chunks" if store.kind == "icechunk" else "glacier_probability/c"
+    deadline = time.monotonic() + 120
+    while not any(True for _ in objects.list(kept)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def placed(
+    kind: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[StoreOptions, SeaweedFS | None]:
+    """A store of a kind, and the server that it is on."""
+    path, server = str(folder / "a"), None
+    if "s3" in kind:
+        server = request.getfixturevalue("mortal")
+        for name, value in server.environ.items():
+            monkeypatch.setenv(name, value)
+        path = f"{server.url}/chaos-{uuid.uuid4()}"
+    return at(path, "icechunk" if "icechunk" in kind else "zarr"), server
+
+
+def differing(store: StoreOptions, quiet: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Pixels that are not, bit for bit, those of the quiet run."""
+    found = open_store(store.path).load()
+    same = np.isclose(
+        found["glacier_probability"], quiet["glacier_probability"], rtol=0, atol=0, equal_nan=True
+    ) & np.equal(found["quality"], quiet["quality"])
+    return ~np.asarray(same)
 
 
 def served(scenes: Scenes, catalog: Path, server: FaultServer) -> Scenes:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from glaciercube.store import Store, StoreOptions, open_store, open_writer
-from glaciercube.store.icestore import readonly_store
+from glaciercube.store.icerepo import readonly_store
 from glaciercube.store.levels import Levels, level_count, level_geobox
 from glaciercube.store.objects import Location
 

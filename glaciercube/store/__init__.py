@@ -9,6 +9,7 @@ from glaciercube.store.ledger import Ledger, Mark
 from glaciercube.store.missing import Missing
 from glaciercube.store.opening import missing_scenes, open_reader, open_records, open_store, open_writer, runs
 from glaciercube.store.records import Records
+from glaciercube.store.tidy import Tidied, tidy
 from glaciercube.store.zarrstore import ZarrStore
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Records",
     "Store",
     "StoreOptions",
+    "Tidied",
     "Written",
     "ZarrStore",
     "missing_scenes",
@@ -30,4 +32,5 @@ __all__ = [
     "provenance_of",
     "row_label",
     "runs",
+    "tidy",
 ]

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from glaciercube.errors import StoreError
+
+T = TypeVar("T")
 
 __all__ = ["Listed", "Location", "Objects", "clear_errors", "first_line"]
 
 _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # How AWS's tools, and GDAL, spell the address of a server that is not Amazon's.
 _ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_S3_ENDPOINT")
-# How requests are repeated: servers restart, and a campaign waits for them.
-RETRIES: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
+# How requests are repeated: servers restart, and a campaign waits for them. Ten retries may be over in two seconds, so
+# it is the time that counts.
+RETRIES: dict[str, Any] = {
+    "max_retries": 10_000,
+    "retry_timeout": timedelta(minutes=2),
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+}
 _memory: dict[str, Any] = {}
 _lock = threading.Lock()
 
@@ -250,44 +259,90 @@ class _ObjectStore:
     def get(self, key: str) -> bytes:
         import obstore
 
-        return bytes(obstore.get(self._client, key).bytes())
+        return _patiently(lambda: bytes(obstore.get(self._client, key).bytes()))
 
     def put(self, key: str, data: bytes) -> str:
         import obstore
 
         # In one part, so that it is there at once and its etag is one of the whole.
-        return str(obstore.put(self._client, key, data, use_multipart=False)["e_tag"] or "")
+        done = _patiently(lambda: obstore.put(self._client, key, data, use_multipart=False))
+        return str(done["e_tag"] or "")
 
     def create(self, key: str, data: bytes) -> str:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         try:
-            return str(obstore.put(self._client, key, data, mode="create", use_multipart=False)["e_tag"] or "")
+            done = _patiently(lambda: obstore.put(self._client, key, data, mode="create", use_multipart=False))
         except (AlreadyExistsError, PreconditionError):
             # An answer may be lost and the request repeated: then it is ours that is there.
             with suppress(FileNotFoundError):
                 if self.get(key) == data:
-                    return str(obstore.head(self._client, key)["e_tag"] or "")
+                    return str(_patiently(lambda: obstore.head(self._client, key))["e_tag"] or "")
             raise FileExistsError(errno.EEXIST, "there is one already", key) from None
+        return str(done["e_tag"] or "")
 
     def delete(self, key: str) -> None:
         import obstore
 
         with suppress(FileNotFoundError):
-            obstore.delete(self._client, key)
+            _patiently(lambda: obstore.delete(self._client, key))
 
     def list(self, prefix: str = "") -> Iterator[Listed]:
         import obstore
 
-        for page in obstore.list(self._client, prefix or None, chunk_size=1000):
-            for entry in page:
-                yield Listed(str(entry["path"]), int(entry["size"]), str(entry["e_tag"] or ""))
+        last, ordered = "", True
+        patience = _Patience()
+        while True:
+            try:
+                for page in obstore.list(self._client, prefix or None, offset=last or None, chunk_size=1000):
+                    for entry in page:
+                        path = str(entry["path"])
+                        ordered, last = ordered and path > last, path
+                        yield Listed(path, int(entry["size"]), str(entry["e_tag"] or ""))
+                    patience = _Patience()
+            except Exception as error:
+                # Where keys come in order, it goes on after the last one.
+                if last and not ordered:
+                    raise
+                patience.wait(error)
+            else:
+                return
 
     def zarr(self, *, read_only: bool = False) -> Any:
         from zarr.storage import ObjectStore
 
         return ObjectStore(self._client, read_only=read_only)
+
+
+class _Patience:
+    """Waits, longer each time, as long as a server may need to restart."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + RETRIES.get("retry_timeout", timedelta()).total_seconds()
+        self._pause = 0.1
+
+    def wait(self, error: Exception) -> None:
+        """Wait after an error of the connection; raise it if it is another, or if there was enough waiting."""
+        from obstore.exceptions import GenericError
+
+        if not isinstance(error, GenericError) or "HTTP error" not in str(error) or time.monotonic() > self._until:
+            raise error
+        time.sleep(self._pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+        self._pause = min(2 * self._pause, 5.0)
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Ask again where the client does not, since it cannot know whether the server did it.
+
+    All that we ask may be asked twice.
+    """
+    patience = _Patience()
+    while True:
+        try:
+            return ask()
+        except Exception as error:  # noqa: BLE001 - all but a few are raised again
+            patience.wait(error)
 
 
 @contextmanager

@@ -14,9 +14,10 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.errors import StoreError
-from glaciercube.store import icestore
 from glaciercube.store.base import Store
-from glaciercube.store.icestore import IcechunkStore, readonly_store, runs_of
+from glaciercube.store.icemarks import missing_in as missing_in_icechunk
+from glaciercube.store.icerepo import readonly_store, runs_of
+from glaciercube.store.icestore import IcechunkStore
 from glaciercube.store.layout import Kind, StoreOptions
 from glaciercube.store.ledger import ARRAYS
 from glaciercube.store.missing import MISSING_COLUMNS
@@ -24,7 +25,7 @@ from glaciercube.store.objects import Location, clear_errors, first_line
 from glaciercube.store.records import ICE_RECORDS, ZARR_RECORDS, Records
 from glaciercube.store.zarrstore import ZarrStore, missing_in
 
-__all__ = ["missing_scenes", "open_reader", "open_records", "open_store", "open_writer", "runs"]
+__all__ = ["kind_of", "missing_scenes", "open_reader", "open_records", "open_store", "open_writer", "runs"]
 
 
 def open_writer(
@@ -60,7 +61,7 @@ def open_writer(
     StoreError
         If the path holds something else, cannot be written, or somebody else is writing there; it says who.
     """
-    kind = _kind(Location.here(options.path, options.endpoint), options.kind)
+    kind = kind_of(Location.here(options.path, options.endpoint), options.kind)
     make = ZarrStore.create_or_open if kind == "zarr" else IcechunkStore.create_or_open
     return make(options, geobox, times, extra, attrs, takeover=takeover)
 
@@ -75,7 +76,7 @@ def open_reader(options: StoreOptions, geobox: GeoBox) -> Store | None:
     StoreError
         If the path holds something else.
     """
-    if _kind(Location.here(options.path, options.endpoint), options.kind) == "zarr":
+    if kind_of(Location.here(options.path, options.endpoint), options.kind) == "zarr":
         return ZarrStore.open(options, geobox)
     return IcechunkStore.open(options, geobox)
 
@@ -89,7 +90,7 @@ def open_records(options: StoreOptions) -> Records:
         If the path holds something else.
     """
     location = Location.here(options.path, options.endpoint)
-    return Records(location, ZARR_RECORDS if _kind(location, options.kind) == "zarr" else ICE_RECORDS)
+    return Records(location, ZARR_RECORDS if kind_of(location, options.kind) == "zarr" else ICE_RECORDS)
 
 
 def open_store(path: str | os.PathLike[str], *, as_of: str | datetime | None = None, endpoint: str = "") -> xr.Dataset:
@@ -139,7 +140,7 @@ def runs(path: str | os.PathLike[str], *, endpoint: str = "") -> pd.Series[pd.Ti
         If there is no store, or it is plain Zarr, which keeps no history.
     """
     location = Location.here(path, endpoint)
-    if _kind(location) == "zarr":
+    if kind_of(location) == "zarr":
         raise _no_history(location.path)
     found = runs_of(location)
     return pd.Series(
@@ -174,7 +175,7 @@ def missing_scenes(path: str | os.PathLike[str], *, endpoint: str = "") -> pd.Da
     location = Location.here(path, endpoint)
     found = [
         (pd.Timestamp(row), *block, each.scene, each.band, each.failure, each.reason)
-        for row, block, each in (missing_in if _kind(location) == "zarr" else icestore.missing_in)(location)
+        for row, block, each in (missing_in if kind_of(location) == "zarr" else missing_in_icechunk)(location)
     ]
     frame = pd.DataFrame(found, columns=list(MISSING_COLUMNS)).astype({"time": "datetime64[s]"})
     return frame.sort_values(list(MISSING_COLUMNS[:4]), ignore_index=True)
@@ -182,7 +183,7 @@ def missing_scenes(path: str | os.PathLike[str], *, endpoint: str = "") -> pd.Da
 
 def _open(location: Location, as_of: str | datetime | None) -> xr.Dataset:
     found: xr.Dataset
-    if _kind(location) == "icechunk":
+    if kind_of(location) == "icechunk":
         past = readonly_store(location, as_of)
         found = xr.open_zarr(past, decode_coords="all", consolidated=False, zarr_format=3)
     elif as_of is not None:
@@ -193,7 +194,7 @@ def _open(location: Location, as_of: str | datetime | None) -> xr.Dataset:
     return found
 
 
-def _kind(location: Location, wanted: Kind = "auto") -> Literal["zarr", "icechunk"]:
+def kind_of(location: Location, wanted: Kind = "auto") -> Literal["zarr", "icechunk"]:
     """What is there, or else what is wanted.
 
     Raises

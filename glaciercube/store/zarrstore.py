@@ -3,109 +3,33 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 from odc.geo.geobox import GeoBox
-from zarr.storage import MemoryStore
 
 from glaciercube.errors import StoreError
-from glaciercube.store.axis import PROVENANCE, add_rows, check_same, describe, labels_of, with_provenance
+from glaciercube.store.axis import add_rows, check_same, describe, labels_of, with_provenance
 from glaciercube.store.base import Check, Written, checked_rows
-from glaciercube.store.encode import one_row, shard_bytes
-from glaciercube.store.layout import StoreOptions, encoding, pack, template
-from glaciercube.store.lease import Lease, Ticket
-from glaciercube.store.ledger import ARRAYS, Entries, Ledger, Mark, Piece, SegmentExistsError, checksum, shard_key
+from glaciercube.store.encode import one_row
+from glaciercube.store.layout import StoreOptions, template
+from glaciercube.store.lease import Lease
+from glaciercube.store.ledger import ARRAYS, Entries, Ledger, Mark, SegmentExistsError
 from glaciercube.store.levels import Levels
 from glaciercube.store.missing import Missing
-from glaciercube.store.objects import Location, Objects, clear_errors
+from glaciercube.store.objects import Location, clear_errors
 from glaciercube.store.shards import Shards, codes
 from glaciercube.store.verify import still_there
+from glaciercube.store.zarrhandle import ZarrHandle
+from glaciercube.store.zarrmake import LEASE, LEDGER, consolidate, create, is_there
 
 __all__ = ["ZarrHandle", "ZarrStore", "missing_in"]
 
-# The provenance variable is a scalar array, whose folder no Zarr reader lists.
-LEASE: Final = f"{PROVENANCE}/lease"
-LEDGER: Final = f"{PROVENANCE}/ledger"
-_BEGUN: Final = f"{PROVENANCE}/begun"
 _ATTEMPTS: Final = 5
-
-
-@dataclass(frozen=True)
-class ZarrHandle:
-    """Writes shards of a plain Zarr store; see `glaciercube.store.base.Handle`.
-
-    Attributes
-    ----------
-    location : Location
-        The store.
-    options : StoreOptions
-        Its layout.
-    geobox : GeoBox
-        Its grid.
-    rows : dict
-        Label of each row -> its place.
-    metadata : dict
-        Array -> its metadata, with one row.
-    ticket : Ticket
-        The share in the driver's lease.
-    """
-
-    location: Location
-    options: StoreOptions
-    geobox: GeoBox
-    rows: Mapping[str, int]
-    metadata: Mapping[str, bytes]
-    ticket: Ticket
-
-    def write(
-        self,
-        times: npt.NDArray[np.datetime64],
-        block: tuple[int, int],
-        probability: npt.NDArray[np.float32],
-        quality: npt.NDArray[np.uint8],
-        keys: Sequence[str],
-        missing: Sequence[Sequence[Missing]] = (),
-    ) -> Written:
-        """Write one shard of several dates; see `glaciercube.store.base.Handle.write`."""
-        rows = checked_rows(
-            self.options,
-            self.geobox,
-            self.rows,
-            times=times,
-            block=block,
-            probability=probability,
-            quality=quality,
-            keys=keys,
-        )
-        objects = self.location.objects()
-        marks = []
-        for i, ((label, index), key) in enumerate(zip(rows, keys, strict=True)):
-            # A driver that lost its lease must not overwrite what its successor writes.
-            self.ticket.check()
-            values = {"glacier_probability": pack(probability[i]), "quality": quality[i]}
-            with clear_errors(self.location.path):
-                pieces = tuple(self._put(objects, name, index, block, values[name]) for name in ARRAYS)
-            marks.append(Mark(label, index, block, key, pieces, tuple(missing[i]) if missing else ()))
-        return Written(tuple(marks))
-
-    def _put(
-        self, objects: Objects, name: str, index: int, block: tuple[int, int], values: npt.NDArray[np.uint8]
-    ) -> Piece:
-        y, x = self.options.slices(block, (self.geobox.shape[0], self.geobox.shape[1]))
-        data, key = shard_bytes(self.metadata[name], y, x, block, values), shard_key(name, index, block)
-        if data is None:
-            objects.delete(key)
-            return Piece(0, "")
-        return Piece(len(data), checksum(data), objects.put(key, data))
 
 
 class ZarrStore:
@@ -170,17 +94,17 @@ class ZarrStore:
         objects = location.objects()
         with clear_errors(location.path):
             # Before anything is written there.
-            if _is_there(objects, location.path):
+            if is_there(objects, location.path):
                 check_same(objects.zarr(read_only=True), location.path, geobox, options)
         lease = Lease(location, LEASE, takeover=takeover)
         try:
             with clear_errors(location.path):
-                if _is_there(objects, location.path):
+                if is_there(objects, location.path):
                     check_same(objects.zarr(read_only=True), location.path, geobox, options)
                     add_rows(objects.zarr(), times, extra)
-                    _consolidate(objects)
+                    consolidate(objects)
                 else:
-                    _create(objects, with_provenance(template(geobox, times, extra, options, dict(attrs))), options)
+                    create(objects, with_provenance(template(geobox, times, extra, options, dict(attrs))), options)
                 store = cls(options, geobox, location, lease)
                 store.ledger.join()
         except BaseException:
@@ -202,7 +126,7 @@ class ZarrStore:
         location = Location.here(options.path, options.endpoint)
         objects = location.objects()
         with clear_errors(location.path):
-            if not _is_there(objects, location.path):
+            if not is_there(objects, location.path):
                 return None
             check_same(objects.zarr(read_only=True), location.path, geobox, options)
             return cls(options, geobox, location, None)
@@ -307,7 +231,7 @@ class ZarrStore:
         self._writing.check()
         with clear_errors(self._location.path):
             describe(self._objects.zarr(), self._location.path, provenance, source)
-            _consolidate(self._objects)
+            consolidate(self._objects)
 
     def build_levels(self) -> list[str]:
         """Build the coarser levels of dates that are complete and have none; see `glaciercube.store.levels`."""
@@ -318,7 +242,7 @@ class ZarrStore:
             if stale and self._levels.count:
                 self._writing.check()
                 self._levels.begin()
-                _consolidate(self._objects)
+                consolidate(self._objects)
             labels = list(self._rows)
             for row in self._levels.build(stale) if stale and self._levels.count else ():
                 self._writing.check()
@@ -397,66 +321,8 @@ def missing_in(location: Location) -> Iterator[tuple[str, tuple[int, int], Missi
     """
     objects = location.objects()
     with clear_errors(location.path):
-        if not _is_there(objects, location.path):
+        if not is_there(objects, location.path):
             raise StoreError(f"there is no store at {location.path}", "check the path")
         entries = Ledger(objects, LEDGER).entries()
     for mark in entries.keep(np.asarray(entries.table["missing"].is_valid().to_numpy())):
         yield from ((mark.row, mark.block, each) for each in mark.missing)
-
-
-def _is_there(objects: Objects, path: str) -> bool:
-    """True if there is a store; False if there is nothing, or one that was only begun.
-
-    Raises
-    ------
-    StoreError
-        If there is something else.
-    """
-    try:
-        objects.get("zarr.json")
-    except FileNotFoundError:
-        pass
-    else:
-        return True
-    found = begun = False
-    for entry in objects.list():
-        found |= not entry.key.startswith(f"{LEASE}/")
-        begun |= entry.key == _BEGUN
-        if found and begun:
-            break
-    if found and not begun:
-        raise StoreError(f"{path} exists and is not a probability store (no Zarr group)", "choose another path")
-    return False
-
-
-def _create(objects: Objects, empty: xr.Dataset, options: StoreOptions) -> None:
-    """Make the store; what is there of an earlier attempt is written over.
-
-    Nothing can be renamed in a bucket: that it was begun is said first, and its root is written last.
-    """
-    held: dict[str, Any] = {}
-    with _quiet():
-        empty.to_zarr(
-            MemoryStore(held),
-            compute=False,
-            zarr_format=3,
-            consolidated=True,
-            encoding=encoding(options, [str(name) for name in empty.variables]),
-        )
-    objects.put(_BEGUN, b"")
-    for key in sorted(held, key=lambda key: key == "zarr.json"):
-        objects.put(key, bytes(held[key].to_bytes()))
-    objects.delete(_BEGUN)
-
-
-def _consolidate(objects: Objects) -> None:
-    with _quiet():
-        zarr.consolidate_metadata(objects.zarr())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # Every reader that knows consolidated metadata opens the store in one request; others do without.
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
-        yield

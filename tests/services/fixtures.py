@@ -31,10 +31,13 @@ from services import (
     stac_api,
 )
 
+__all__ = ["served"]
+
 Server = TypeVar("Server")
 
 
-def _served(server: AbstractContextManager[Server]) -> Iterator[Server]:
+def served(server: AbstractContextManager[Server]) -> Iterator[Server]:
+    """A server for as long as a fixture lasts; where it is not installed, a skip or a failure."""
     with ExitStack() as stack:
         try:
             started = stack.enter_context(server)
@@ -48,19 +51,19 @@ def _served(server: AbstractContextManager[Server]) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def database_server() -> Iterator[Postgres]:
     """PostgreSQL with pgstac."""
-    yield from _served(postgres())
+    yield from served(postgres())
 
 
 @pytest.fixture(scope="session")
 def web(catalog: Path) -> Iterator[Nginx]:
     """nginx over the simulated world: its COGs, and its static catalogue."""
-    yield from _served(nginx(catalog.parent))
+    yield from served(nginx(catalog.parent))
 
 
 @pytest.fixture(scope="session")
 def s3(catalog: Path) -> Iterator[SeaweedFS]:
     """An S3 server whose bucket holds the simulated world."""
-    for server in _served(seaweedfs()):
+    for server in served(seaweedfs()):
         server.upload(catalog.parent)
         yield server
 
@@ -68,22 +71,22 @@ def s3(catalog: Path) -> Iterator[SeaweedFS]:
 @pytest.fixture(scope="session")
 def api(database_server: Postgres, web: Nginx, catalog: Path) -> Iterator[StacApi]:
     """A STAC API over the simulated world, its assets at nginx."""
-    yield from _served(stac_api(database_server, "web", published(catalog.parent, web.url)))
+    yield from served(stac_api(database_server, "web", published(catalog.parent, web.url)))
 
 
 @pytest.fixture(scope="session")
 def s3_api(database_server: Postgres, s3: SeaweedFS, catalog: Path) -> Iterator[StacApi]:
     """A STAC API over the simulated world, its assets in the bucket."""
-    yield from _served(stac_api(database_server, "s3", published(catalog.parent, s3.url)))
+    yield from served(stac_api(database_server, "s3", published(catalog.parent, s3.url)))
 
 
 @pytest.fixture(scope="session")
 def gateway_server() -> Iterator[Gateway]:
     """A Dask Gateway that starts clusters on this machine."""
-    yield from _served(gateway())
+    yield from served(gateway())
 
 
 @pytest.fixture(scope="session")
 def slurm_server() -> Iterator[Slurm]:
     """A SLURM whose only node is this machine."""
-    yield from _served(slurm())
+    yield from served(slurm())
