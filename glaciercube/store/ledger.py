@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glaciercube.store.missing import Missing
-from glaciercube.store.objects import Objects
+from glaciercube.store.objects import Listed, Objects
 from glaciercube.store.shards import codes
 
 __all__ = ["ARRAYS", "Entries", "Ledger", "Mark", "Piece", "SegmentExistsError", "checksum", "shard_key"]
@@ -182,6 +182,8 @@ class Ledger:
         self._objects, self._folder = objects, folder
         self._next: int | None = None
         self._lock = threading.Lock()
+        # A run asks several times before it begins; what was read stays true as long as no segment is added.
+        self._known: tuple[list[Listed], Entries] | None = None
 
     def append(self, marks: Iterable[Mark], withdrawn: Iterable[tuple[str, int, tuple[int, int]]] = ()) -> None:
         """Vouch for shards that are stored, and withdraw (row, index, block) that are about to be written anew.
@@ -198,7 +200,13 @@ class Ledger:
 
     def entries(self) -> Entries:
         """What is vouched for, and not withdrawn."""
-        table, doubtful = self._read()
+        segments = self._segments()
+        if self._known is None or self._known[0] != segments:
+            self._known = segments, self._latest(*self._read())
+        return self._known[1]
+
+    @staticmethod
+    def _latest(table: pa.Table, doubtful: npt.NDArray[np.bool_]) -> Entries:
         if not table.num_rows:
             return Entries(table, doubtful)
         # Ranks, since seconds would not fit into the code. Segments follow one another, and the sort keeps their order:
@@ -238,6 +246,7 @@ class Ledger:
             self._next = None
 
     def _append(self, table: pa.Table) -> None:
+        self._known = None
         if self._next is None:
             self._next = max(self._numbers(), default=0) + 1
         out = io.BytesIO()
@@ -254,9 +263,13 @@ class Ledger:
     def _key(self, number: int) -> str:
         return f"{self._folder}/{number:010d}.parquet"
 
+    def _segments(self) -> list[Listed]:
+        """The segments, in order of their numbers."""
+        found = [entry for entry in self._objects.list(self._folder) if _number(entry) is not None]
+        return sorted(found, key=lambda entry: entry.key)
+
     def _numbers(self) -> list[int]:
-        names = (entry.key.rpartition("/")[2] for entry in self._objects.list(self._folder))
-        return sorted(int(name[:-8]) for name in names if name.endswith(".parquet") and name[:-8].isdigit())
+        return [number for entry in self._segments() if (number := _number(entry)) is not None]
 
     def _read(self) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
         """All segments one after the other, and which entries are doubtful."""
@@ -285,6 +298,11 @@ class Ledger:
             return table.cast(_READ.with_metadata(table.schema.metadata))
         except (pa.ArrowException, ValueError, OSError):
             return None
+
+
+def _number(segment: Listed) -> int | None:
+    name = segment.key.rpartition("/")[2]
+    return int(name[:-8]) if name.endswith(".parquet") and name[:-8].isdigit() else None
 
 
 def shard_key(name: str, index: int, block: tuple[int, int]) -> str:
