@@ -6,7 +6,7 @@ import pickle
 import time
 import uuid
 import warnings
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from glaciercube.errors import GridMismatchError, StoreError
-from glaciercube.store import Missing, StoreOptions, missing_scenes, open_reader, open_store, open_writer, runs
+from glaciercube.store import Missing, StoreOptions, missing_scenes, open_reader, open_store, open_writer, runs, tidy
 from glaciercube.store.icestore import IcechunkStore
+from glaciercube.store.objects import Location
 
 pytest.importorskip("icechunk", reason="pip install 'glaciercube[icechunk]'")
 
@@ -222,3 +223,53 @@ def test_what_is_not_a_repository_is_left_alone(tmp_path: Path) -> None:
         runs(zarr_one.path)
     with pytest.raises(StoreError, match="keeps no history"):
         open_store(zarr_one.path, as_of="2020-01-01")
+
+
+def test_what_killed_workers_left_is_cleared_away(options: StoreOptions) -> None:
+    """What they wrote and nobody committed; every run stays as it was."""
+    for value in (0.25, 0.5):
+        with make(options) as store:
+            store.write(TIMES, (0, 0), *pixels((0, 0), value), ["k", "k"])
+            store.handle().write(TIMES, (1, 0), *noise((1, 0)), ["lost", "lost"])
+        time.sleep(1.1)  # runs are named by the second
+    objects = Location.here(options.path, options.endpoint).objects()
+    kept = list(runs(options.path, endpoint=options.endpoint).index)
+    before = sum(entry.size for entry in objects.list("chunks"))
+    with make(options), pytest.raises(StoreError, match="is being written by"):
+        tidy(options.path, endpoint=options.endpoint)
+    assert tidy(options.path, endpoint=options.endpoint).objects == 0  # younger than an hour
+    gone = tidy(options.path, endpoint=options.endpoint, age=timedelta())
+    assert gone.objects >= 8  # two dates, two arrays, two runs
+    assert sum(entry.size for entry in objects.list("chunks")) <= before - gone.bytes // 2
+    for name, value in zip(kept, (0.25, 0.5), strict=True):
+        cube = open_store(options.path, endpoint=options.endpoint, as_of=name)["glacier_probability"]
+        np.testing.assert_allclose(cube[:, :64, :64], value, atol=0.002)
+        assert np.isnan(cube[:, 64:]).all()
+    assert len(make(options).done("sha256")) == 2
+
+
+def noise(block: tuple[int, int]) -> tuple[Any, Any]:
+    """Pixels that do not fit into a manifest."""
+    probability, quality = pixels(block, 0.0)
+    draw = np.random.default_rng(0)
+    return draw.random(probability.shape, "float32"), draw.integers(0, 255, quality.shape, "uint8")
+
+
+def test_a_commit_whose_answer_was_lost_is_ours(options: StoreOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server did it and died before it said so; asked again, it says that somebody was faster."""
+    import icechunk
+
+    commit = icechunk.Session.commit
+
+    def twice(self: Any, message: str, metadata: Any) -> str:
+        branch = self.snapshot_id
+        commit(self, message, metadata)
+        raise icechunk.ConflictError(branch, "newer")
+
+    with make(options) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(icechunk.Session, "commit", twice)
+            store.write(TIMES, (0, 0), *pixels((0, 0), 0.5), ["k", "k"])
+        store.write(TIMES, (1, 0), *pixels((1, 0), 0.5), ["k", "k"])
+        assert len(store.done()) == 4
+    assert len(runs(options.path, endpoint=options.endpoint)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from glaciercube.errors import GridMismatchError, StoreError
-from glaciercube.store import Ledger, StoreOptions, ZarrStore, open_store
+from glaciercube.store import Ledger, StoreOptions, Tidied, ZarrStore, open_store, tidy
 from glaciercube.store.layout import pack
+from glaciercube.store.shards import Shards
 
 GRID = GeoBox((100, 70), Affine(20, 0, 500000, 0, -20, 6000000), "EPSG:32645")
 TIMES = np.array(["2021-07-01T10:00:00", "2020-07-01T10:00:00"], "datetime64[ms]")
@@ -376,3 +378,35 @@ def test_many_segments_are_joined_and_say_the_same(tmp_path: Path) -> None:
     fill(again, (0, 0), 0.5, key="new")
     again.ledger.join(many=0)
     assert {key for _, block, key in again.done() if block == (0, 0)} == {"new"}
+
+
+def test_files_that_never_became_whole_are_cleared_away(tmp_path: Path) -> None:
+    store = make(tmp_path / "a.zarr")
+    fill(store, (0, 0), 0.5)
+    torn = tmp_path / "a.zarr" / "quality" / "c" / "0" / "0" / "0.1f.partial"
+    torn.write_bytes(b"half")
+    with pytest.raises(StoreError, match="is being written by"):
+        tidy(tmp_path / "a.zarr")
+    store.close()
+    assert tidy(tmp_path / "a.zarr").objects == 0  # younger than an hour
+    assert tidy(tmp_path / "a.zarr", age=timedelta()) == Tidied(1, 4)
+    assert not torn.exists()
+    assert len(store.done("sha256")) == 2
+    with pytest.raises(StoreError, match="there is no store"):
+        tidy(tmp_path / "none.zarr")
+    assert not (tmp_path / "none.zarr").exists()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=40))
+def test_shards_are_a_set(changes: list[tuple[bool, int, int, int]]) -> None:
+    found, wanted = Shards(np.zeros(0, "int64"), beside=3), set[tuple[int, tuple[int, int]]]()
+    for there, index, y, x in changes:
+        place = (index, (y, x))
+        assert found.among([place]) == [place] * (place in wanted)
+        if there and place not in wanted:
+            found.add([place])
+            wanted.add(place)
+        elif place in wanted:
+            found.remove([place])
+            wanted.remove(place)
+        assert len(found) == len(wanted)

@@ -12,8 +12,6 @@ __all__ = ["Shards", "codes"]
 
 # Bits of a shard's row and of its column in one number; its place on the time axis has the 22 above.
 _SIDE: Final = 20
-# Changes that are kept beside the sorted numbers, until they are many.
-_BESIDE: Final = 1 << 14
 
 Place = tuple[int, tuple[int, int]]
 
@@ -34,10 +32,12 @@ class Shards:
     ----------
     known : array of int64
         From `codes`, in any order.
+    beside : int
+        Changes that are kept beside the sorted numbers, until they are more.
     """
 
-    def __init__(self, known: npt.NDArray[np.int64]) -> None:
-        self._sorted = np.unique(known)
+    def __init__(self, known: npt.NDArray[np.int64], beside: int = 1 << 14) -> None:
+        self._sorted, self._beside = np.unique(known), beside
         self._more: set[int] = set()
         self._less: set[int] = set()
 
@@ -77,7 +77,7 @@ class Shards:
         self._fold()
 
     def _fold(self) -> None:
-        if len(self._more) + len(self._less) > _BESIDE:
+        if len(self._more) + len(self._less) > self._beside:
             kept = np.setdiff1d(self._sorted, np.fromiter(self._less, np.int64), assume_unique=True)
             self._sorted = np.union1d(kept, np.fromiter(self._more, np.int64))
             self._more, self._less = set(), set()
