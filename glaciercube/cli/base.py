@@ -57,8 +57,10 @@ def _leave(code: int) -> None:
 @click.version_option(package_name="glaciercube")
 def main() -> None:
     """Glacier-probability time series from open satellite archives."""
-    # A failed read is told once, by our own sentence.
-    logging.getLogger("odc.loader").setLevel(logging.CRITICAL)
+    # What goes wrong is told once, by our own sentence; worker processes of this machine inherit it.
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
+    for name in ("odc.loader", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     for package in ("odc", "affine", "rasterio", "shapely", "zarr", "pystac"):
         warnings.filterwarnings("ignore", module=rf"{package}\b")
