@@ -20,6 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+from glaciercube.campaign import RunOptions, make_plan, run
+from glaciercube.catalog import find
+from glaciercube.models import load_model
+from glaciercube.simulate.world import World
 from glaciercube.store import Store, StoreOptions, open_store, open_writer
 from glaciercube.store.icerepo import readonly_store
 from glaciercube.store.levels import Levels, level_count, level_geobox
@@ -213,3 +217,36 @@ def test_levels_end_when_one_fits_into_a_chunk(height: int, width: int, shard: i
     geobox = GeoBox((height, width), GRID.affine, GRID.crs)
     assert count == 0 or max(level_geobox(geobox, count - 1).shape) > chunk
     assert max(level_geobox(geobox, count).shape) <= chunk or options.block % 2
+
+
+@pytest.mark.parametrize("kind", ["zarr", "icechunk"])
+def test_a_campaign_builds_them_when_asked(
+    kind: Any, tmp_path: Path, world: World, catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of dates that are complete and have none, also when there is nothing else to do; of new dates alone."""
+    rows: list[list[int]] = []
+    build = Levels.build
+
+    def counted(self: Levels, wanted: Mapping[int, bytes]) -> Iterator[int]:
+        rows.append(sorted(wanted))
+        return build(self, wanted)
+
+    monkeypatch.setattr(Levels, "build", counted)
+    options = StoreOptions(str(tmp_path / "a"), shard=32, chunk=32, kind=kind)
+
+    def go(time: str, **more: Any) -> None:
+        scenes = find(catalog, world.region, time, ["sentinel-2", "dem"])
+        run(make_plan(world.region, scenes, load_model("ndsi"), options), RunOptions(events="", **more))
+
+    go("2021")
+    go("2021", levels=True)
+    go("2021", levels=True)
+    go("2021/2022", levels=True)
+    assert rows == [[0, 1], [2, 3]]
+    base = open_store(options.path)["glacier_probability"]
+    location = Location.here(options.path)
+    store = location.folder if kind == "zarr" else readonly_store(location)
+    for count in (1, 2):
+        coarse = xr.open_zarr(store, group=f"levels/{count}", consolidated=False).sortby("time")
+        means = base.coarsen(x=2**count, y=2**count).mean()
+        np.testing.assert_allclose(coarse["glacier_probability"], means, atol=0.0021)
