@@ -68,7 +68,8 @@ def on_gpus(client: Client, *, resource: str | None = None) -> Iterator[None]:
         for plugin in plugins:
             everywhere(partial(client.register_plugin, plugin, name=plugin.name))
         needs = predict_resources(client, resource, None)
-        get = partial(client.get, resources=dict.fromkeys(needs, _LITTLE) or None)
+        get: Any = partial(client.get, resources=dict.fromkeys(needs, _LITTLE) or None)
+        get.__self__ = client  # by which xarray knows that workers do not share its locks
         with dask.config.set(scheduler=get):
             yield
     finally:
