@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
 
+from glaciercube.campaign.allocator import give_memory_back
 from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Step, Task
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Unit
@@ -143,6 +144,7 @@ def write(name: str, outputs: Outputs) -> Result:
 def _kernel(name: str) -> tuple[Kernel, Job]:
     with _lock:
         if name not in _kernels:
+            give_memory_back()
             versions, pickled = _jobs[name]
             _see_that_it_fits(versions)
             job: Job = pickle.loads(pickled)  # noqa: S301 - made by our own driver

@@ -54,7 +54,7 @@ def cluster_spec(options: ClusterOptions, environment: Mapping[str, str]) -> tup
     variables = [{"name": key, "value": str(value)} for key, value in {**environment, **given.get("env", {})}.items()]
     common = {"image": given["image"], "env": variables}
     pod = given.get("pod", {})
-    worker = {"replicas": options.workers or 1, "spec": {**pod, "containers": [_worker(options, common, given)]}}
+    worker = {"replicas": options.processes, "spec": {**pod, "containers": [_worker(options, common, given)]}}
     scheduler = {"spec": {**pod, "containers": [_scheduler(common)]}, "service": _service(name)}
     return {
         "apiVersion": "kubernetes.dask.org/v1",

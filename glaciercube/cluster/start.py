@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -112,7 +111,7 @@ def _local(options: ClusterOptions) -> Any:
     distributed = _import("distributed", "distributed")
     given = {**_DASHBOARD, **options.options}
     return distributed.LocalCluster(
-        n_workers=options.workers or os.cpu_count() or 1,
+        n_workers=options.processes,
         threads_per_worker=options.threads,
         memory_limit=options.memory or "auto",
         env={**_ENVIRONMENT, **given.pop("env", {})},
@@ -127,7 +126,7 @@ def _gateway(options: ClusterOptions) -> Iterator[Any]:
     rest = {name: value for name, value in options.options.items() if name not in _GATEWAY}
     with package.Gateway(**own) as gateway, gateway.new_cluster(shutdown_on_close=True, **rest) as cluster:
         _closed.extend((gateway, cluster))
-        cluster.scale(options.workers or 1)
+        cluster.scale(options.processes)
         yield cluster
 
 
@@ -139,7 +138,7 @@ def _slurm(options: ClusterOptions) -> Iterator[Any]:
     given["job_script_prologue"] = [*exports, *given.get("job_script_prologue", ())]
     given["scheduler_options"] = {**_DASHBOARD, **given.get("scheduler_options", {})}
     with package.SLURMCluster(cores=options.threads, **given) as cluster:
-        cluster.scale(options.workers or 1)
+        cluster.scale(options.processes)
         yield cluster
 
 
