@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -53,11 +52,6 @@ class ClusterOptions:
         require(known, f"there is no cluster {self.kind!r}", f"give {', '.join(_KINDS)} or tcp://host:port")
         for name, value in (("workers", self.workers), ("threads", self.threads), ("wait", self.wait)):
             require(value is None or value > 0, f"{name} {value} is too few", "give 1 or more")
-
-    @property
-    def processes(self) -> int:
-        """Worker processes that are asked for; 1 where that is not known."""
-        return self.workers or (os.cpu_count() if self.kind == "local" else None) or 1
 
     @property
     def processes(self) -> int:
