@@ -11,12 +11,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from distributed import Client, LocalCluster
 
 from glaciercube.campaign import Plan, RunOptions, explain, make_plan, run
 from glaciercube.catalog import Scenes, find
@@ -26,12 +27,13 @@ from glaciercube.cube import ComposeOptions, LoadOptions, MaskOptions, compose, 
 from glaciercube.cube.offset_record import offset_records
 from glaciercube.cube.radar import RadarOptions
 from glaciercube.errors import GridMismatchError, ReadError, StoreError
-from glaciercube.inference import predict
+from glaciercube.inference import BlockOptions, predict
 from glaciercube.models import load_model
 from glaciercube.reading import backend_odc
 from glaciercube.region import Region
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, ZarrStore, missing_scenes, open_store, provenance_of, row_label
+from glaciercube.store.layout import pack
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,38 @@ def test_a_run_stores_what_predict_gives(tmp_path: Path, world: World, scenes: S
     assert made["model_hash"] == plan.model.hash
     assert made["config"] == {"name": "mine"}
     assert {"torch", "zarr", "glaciercube"} <= set(made["versions"])
+
+
+@pytest.mark.parametrize(("where", "every"), [("threads", "observation"), ("cluster", "year")])
+def test_both_surfaces_give_the_same_pixels(
+    tmp_path: Path, world: World, catalog: Path, where: str, every: Literal["observation", "year"]
+) -> None:
+    """All sensors, shards whose halos meet, and clouds that are grown across them: notebook, threads, cluster."""
+    scenes = find(catalog, world.region, "2021", ["sentinel-2", "sentinel-1", "dem"])
+    loading = LoadOptions(cell=40, radar=RadarOptions(speckle="lee", window=5))
+    composing = ComposeOptions(every, mask=MaskOptions(dilate=60.0))
+    model, store = load_model("fusion-unet"), StoreOptions(str(tmp_path / "a.zarr"), shard=48, chunk=48)
+    assert model.contract.receptive_field > 16
+    plan = make_plan(world.region, scenes, model, store, load=loading, compose=composing)
+    rows = len(plan.rows)
+    if where == "threads":
+        outcome = run(plan, RunOptions(dates=1, threads=2))
+    else:
+        with (
+            LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            outcome = run(plan, RunOptions(dates=2), cluster=client)
+    assert outcome.computed == 4 * rows
+    cube = compose(load(scenes, world.region, loading), composing)
+    wanted = predict(cube, model, block=80, options=BlockOptions(batch=3)).compute(scheduler="threads")
+    stored = open_store(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(stored["quality"], wanted["quality"])
+    known = wanted["glacier_probability"].to_numpy()
+    assert np.isfinite(known).mean() > 0.5
+    # Packed as the store packs, bit for bit.
+    packed = xr.open_zarr(tmp_path / "a.zarr", mask_and_scale=False)["glacier_probability"]
+    np.testing.assert_array_equal(packed, pack(known))
 
 
 def test_what_was_decided_of_scenes_is_kept(tmp_path: Path, world: World, catalog: Path) -> None:
