@@ -57,7 +57,13 @@ def test_find_explain_run_area(job: Path, world: World, tmp_path: Path) -> None:
     first = call("run", job, "--quiet")
     assert first.exit_code == 0, first.output
     assert "4 shards computed, 0 were done" in first.output
+    assert "[4 never computed]" in first.output
     assert "0 shards computed, 4 were done" in call("run", job, "--quiet").output
+    assert not call("run", job, "--quiet").stderr
+    assert "0 shards to compute, 4 are done" in call("explain", job).stdout
+    told = call("update", job, "--until", "2022-12-31", "--cluster", "threads")
+    assert "0 shards to compute, 4 are done" in told.stderr
+    assert "0 shards computed, 4 were done" in told.stdout
     outlines = tmp_path / "outlines.geojson"
     world.outlines.to_crs("EPSG:4326").to_file(outlines)
     csv, plot = tmp_path / "area.csv", tmp_path / "area.png"
@@ -67,6 +73,29 @@ def test_find_explain_run_area(job: Path, world: World, tmp_path: Path) -> None:
     assert list(series.columns[:3]) == ["outline", "time", "area_km2"]
     assert set(series["outline"]) <= set(world.outlines["outline"])
     assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_failed_is_listed_and_tried_alone(job: Path, tmp_path: Path, catalog: Path) -> None:
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    job.write_text(job.read_text().replace(str(catalog), str(copy / "catalog.json")))
+    tiles = {path: path.read_bytes() for path in (copy / "cop-dem-glo-30").rglob("*.tif")}
+    for path in tiles:
+        path.write_bytes(b"no tiff")
+    broken = call("run", job, "--quiet")
+    assert broken.exit_code == 1
+    assert broken.stderr.splitlines()[-1].endswith("only this is computed (`glaciercube failed` lists it).")
+    listed = call("failed", job, "--csv", tmp_path / "failed.csv")
+    assert listed.exit_code == 0, listed.output
+    assert listed.stdout.startswith("4 shards could not be made\n  4 of 2021-08-11 to 2022-08-29: cannot read")
+    assert list(pd.read_csv(tmp_path / "failed.csv")["state"]) == ["failed"] * 4
+    for path, whole in tiles.items():
+        path.write_bytes(whole)
+    assert "[4 failed before]" in call("run", job, "--quiet", "--failed").stdout
+    assert "0 shards could not be made\n0 shards were made without" in call("failed", tmp_path / "a.zarr").stdout
+    refused(call("failed", tmp_path / "none.zarr"), "there is no store at")
+    refused(call("run", job, "--cluster", "nowhere"), "there is no cluster 'nowhere'")
+    refused(call("update", job, "--until", "2023", "--time", "2022"), "both say when")
 
 
 def test_models_are_listed() -> None:
@@ -125,7 +154,7 @@ def test_every_failure_is_one_sentence(job: Path, tmp_path: Path, world: World) 
     refused(call("area", tmp_path / "none.zarr", far), "cannot be opened as a Zarr store")
     near = tmp_path / "near.geojson"
     world.outlines.to_crs("EPSG:4326").to_file(near)
-    refused(call("area", tmp_path / "a.zarr", near, "--csv", tmp_path / "none" / "a.csv"), "non-existent directory")
+    refused(call("area", tmp_path / "a.zarr", near, "--csv", tmp_path / "none" / "a.csv"), "there is no folder")
     refused(call("area", tmp_path / "a.zarr", near, "--plot", tmp_path / "a.foo"), "cannot draw to")
     for section in ("run: {threads: 0}", "run: {block: {batch: 0}}", "run: {block: {device: gpu}}", "load: {cell: 0}"):
         refused(call("run", changed("time:", f"{section}\ntime:")), "changed.yaml: ")
@@ -160,5 +189,8 @@ def test_spoilt_scenes_are_one_sentence_too(job: Path, tmp_path: Path, catalog: 
     assert "glaciercube: warning: 1 of 8 looks at the pixels of Sentinel-2 scenes failed" in spoilt.output
     assert "1 of them without scenes that could not be read" in spoilt.output
     assert content["id"] in set(missing_scenes(tmp_path / "a.zarr")["scene"])
+    assert f"1 shards were made without scenes that could not be read\n  1 of 2022-08-29: {content['id']}: " in (
+        call("failed", job).stdout
+    )
     cog.write_bytes(pixels)
     assert call("run", job, "--quiet").exit_code == 0

@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pandas as pd
 
@@ -32,7 +32,9 @@ __all__ = ["Companions", "merged", "replan", "update", "update_plan"]
 
 Companions = Literal["keep", "renew"]
 # Versions of one scene differ in when they were processed, and not in when they were taken.
-_ALIKE = pd.Timedelta(days=1)
+_ALIKE: Final = pd.Timedelta(days=1)
+# What says which observation a scene is of.
+_LABEL: Final = ("time", "solar_day", "group")
 
 
 def update(
@@ -183,23 +185,20 @@ def _inside(when: pd.Series[Any], interval: str) -> pd.Series[Any]:
 
 def _labelled(fresh: Any, known: Any) -> Any:
     """Found scenes, those of an observation that was known before by its label: a late part must not shift it."""
-    names = ["time", "solar_day", "group"]
-    labels = {
-        (row.sensor, key): tuple(getattr(row, name) for name in names)
-        for row in known.itertuples()
-        for key in (row.group, row.id)
-    }
-    table = fresh.copy()
-    first: dict[tuple[str, str], Any] = {}
-    for row in fresh.itertuples():
-        label = labels.get((row.sensor, row.id)) or labels.get((row.sensor, row.group))
-        if label is not None:
-            first.setdefault((row.sensor, row.group), label)
-    for key, group in fresh.groupby(["sensor", "group"]).groups.items():
-        if key in first and key[1]:
-            for name, value in zip(names, first[key], strict=True):
-                table.loc[group, name] = value
-    return table
+    labels: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for sensor, name, *label in zip(*(known[column] for column in ("sensor", "id", *_LABEL)), strict=True):
+        labels[sensor, name] = labels[sensor, str(label[-1])] = tuple(label)
+    found = list(zip(*(fresh[column] for column in ("sensor", "id", *_LABEL)), strict=True))
+    # Of an observation, whatever the first of its scenes that was known says, else the observation of that name.
+    first: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for sensor, name, *label in found:
+        before = labels.get((sensor, name)) or labels.get((sensor, label[-1]))
+        if before is not None and label[-1]:
+            first.setdefault((sensor, label[-1]), before)
+    chosen = [first.get((sensor, label[-1]), tuple(label)) for sensor, _, *label in found]
+    columns = {name: [label[number] for label in chosen] for number, name in enumerate(_LABEL)}
+    times = pd.Series(pd.to_datetime(columns.pop("time")), index=fresh.index).astype(fresh["time"].dtype)
+    return fresh.assign(time=times, **columns)
 
 
 def _is_replaced(known: Scenes, scene: Any, found: Scenes) -> bool:
