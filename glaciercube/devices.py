@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from distributed import Worker, WorkerPlugin, get_worker
+from distributed import Status, Worker, WorkerPlugin, get_worker
 
 __all__ = ["DevicePlugin", "Undisturbed", "device_here"]
 
@@ -45,11 +45,14 @@ class DevicePlugin(WorkerPlugin):
             self.device, self._lock = claimed
             await worker.set_resources(GPU=1)
 
-    def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - dask's protocol
+    async def teardown(self, worker: Worker) -> None:
         """Give it back."""
         if self._lock is not None:
             os.close(self._lock)
-            self._lock = None
+            self._lock = self.device = None
+            # One that ends has nobody to tell.
+            if worker.status is Status.running:
+                await worker.set_resources(GPU=0)
 
 
 class Undisturbed(WorkerPlugin):

@@ -71,7 +71,8 @@ def test_an_unknown_cluster_is_refused_with_its_line() -> None:
 )
 def test_a_missing_package_is_named(kind: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=rf"needs {package}, .*pip install 'glaciercube\[cluster\]'"), connect(ClusterOptions(kind)):
+    told = rf"needs {package}, .*pip install 'glaciercube\[cluster\]'"
+    with pytest.raises(ConfigError, match=told), connect(ClusterOptions(kind)):
         pass
 
 
@@ -193,3 +194,6 @@ def test_each_device_goes_to_one_worker(client: Client, monkeypatch: pytest.Monk
             predict_resources(client, "TPU", None)
     finally:
         client.unregister_worker_plugin(DevicePlugin.name)
+    # It is given back.
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    assert [w["resources"].get("GPU", 0) for w in workers.values()] == [0, 0]
