@@ -20,6 +20,7 @@ from glaciercube.store.icerepo import readonly_store, runs_of
 from glaciercube.store.icestore import IcechunkStore
 from glaciercube.store.layout import Kind, StoreOptions
 from glaciercube.store.ledger import ARRAYS
+from glaciercube.store.levels import GROUP
 from glaciercube.store.missing import MISSING_COLUMNS
 from glaciercube.store.objects import Location, clear_errors, first_line
 from glaciercube.store.records import ICE_RECORDS, ZARR_RECORDS, Records
@@ -93,7 +94,9 @@ def open_records(options: StoreOptions) -> Records:
     return Records(location, ZARR_RECORDS if kind_of(location, options.kind) == "zarr" else ICE_RECORDS)
 
 
-def open_store(path: str | os.PathLike[str], *, as_of: str | datetime | None = None, endpoint: str = "") -> xr.Dataset:
+def open_store(
+    path: str | os.PathLike[str], *, as_of: str | datetime | None = None, level: int = 0, endpoint: str = ""
+) -> xr.Dataset:
     """Open a probability cube for analysis.
 
     Parameters
@@ -102,6 +105,9 @@ def open_store(path: str | os.PathLike[str], *, as_of: str | datetime | None = N
         A folder, or ``s3://bucket/prefix``.
     as_of : str, datetime or None
         Icechunk only: as it was after a run (a name from `runs`), at a snapshot, or at a time.
+    level : int
+        A coarser level, of pixels 2, 4, 8... times as large; missing where levels were not built (``run: {levels:
+        true}``). 0 for the cube itself.
     endpoint : str
         Address of an S3 server that is not Amazon's.
 
@@ -119,8 +125,12 @@ def open_store(path: str | os.PathLike[str], *, as_of: str | datetime | None = N
     location = Location.here(path, endpoint)
     try:
         with clear_errors(location.path):
-            dataset = _open(location, as_of)
+            dataset = _open(location, as_of, f"{GROUP}/{level}" if level else None)
     except (StoreError, ValueError, KeyError, TypeError) as error:
+        if level and open_store(path, as_of=as_of, endpoint=endpoint) is not None:
+            raise StoreError(
+                f"{location.path} has no level {level}", "build levels (run: {levels: true}), or open a finer one"
+            ) from None
         raise StoreError(
             f"{location.path} cannot be opened as a Zarr store ({first_line(error)})", "check the path"
         ) from None
@@ -181,16 +191,16 @@ def missing_scenes(path: str | os.PathLike[str], *, endpoint: str = "") -> pd.Da
     return frame.sort_values(list(MISSING_COLUMNS[:4]), ignore_index=True)
 
 
-def _open(location: Location, as_of: str | datetime | None) -> xr.Dataset:
+def _open(location: Location, as_of: str | datetime | None, group: str | None) -> xr.Dataset:
     found: xr.Dataset
     if kind_of(location) == "icechunk":
         past = readonly_store(location, as_of)
-        found = xr.open_zarr(past, decode_coords="all", consolidated=False, zarr_format=3)
+        found = xr.open_zarr(past, group=group, decode_coords="all", consolidated=False, zarr_format=3)
     elif as_of is not None:
         raise _no_history(location.path)
     else:
         source = location.objects().zarr(read_only=True) if location.scheme else location.folder
-        found = xr.open_zarr(source, decode_coords="all", consolidated=True)
+        found = xr.open_zarr(source, group=group, decode_coords="all", consolidated=group is None)
     return found
 
 
