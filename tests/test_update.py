@@ -80,7 +80,7 @@ def archive(catalog: Path, tmp_path: Path) -> Archive:
     return Archive(catalog.parent, tmp_path / "archive")
 
 
-def config(world: World, catalog: Path | str, store: Path, **other: str) -> Config:
+def config(world: World, catalog: Path | str, store: Path | str, **other: str) -> Config:
     settings = {
         "time": "2021/..",
         "sensors": "[sentinel-2]",
@@ -273,6 +273,11 @@ def test_an_update_may_go_on_beyond_the_configuration(world: World, archive: Arc
     # Later runs and updates of this configuration keep to it.
     assert [label[:10] for label in settings.plan().labels] == [FIRST, SECOND, THIRD]
     assert len(settings.plan(again=True).labels) == 3
+    # Where files are is no reason to compute anything, and is taken up all the same.
+    (path,) = (p for p in archive.folder.rglob("*.json") if "20210905T211853_R043_T06VVM" in p.stem)
+    path.write_text(path.read_text().replace('"title": "', '"title": "moved '))
+    assert do(settings, again=True).computed == 0
+    assert "moved" in settings.plan().scenes.table["item"].str.cat()
     memory = remembered(settings.store, settings.region.region().geobox)
     assert memory is not None
     assert memory.request is not None
@@ -318,11 +323,11 @@ def test_a_run_says_which_options_changed(world: World, archive: Archive, tmp_pa
     assert changed(plan.keys[1], plan.keys[0]) == ("scenes",)
 
 
-@pytest.mark.parametrize("name", ["a.zarr", "a.icechunk"])
+@pytest.mark.parametrize("name", ["a.zarr", "a.icechunk", "memory://failed"])
 def test_what_failed_is_listed_and_tried_alone(world: World, archive: Archive, tmp_path: Path, name: str) -> None:
     if name.endswith("icechunk"):
         pytest.importorskip("icechunk")
-    path = tmp_path / name
+    path = name if "://" in name else str(tmp_path / name)
     with serve(archive.folder) as server:
         settings = config(
             world,
@@ -336,7 +341,7 @@ def test_what_failed_is_listed_and_tried_alone(world: World, archive: Archive, t
         server.choose = lambda asked: "503" if "20210905T" in asked.path and asked.path.endswith(".tif") else None
         with pytest.raises(ReadError, match="cannot read"):
             run(plan, settings.run)
-        told = failed_shards(str(path))
+        told = failed_shards(path)
         assert [str(time)[:10] for time in told["time"]] == [SECOND]
         assert (told["kind"][0], told["failure"][0]) == ("read", "transient")
         assert "20210905T" in told["scene"][0]
@@ -346,7 +351,7 @@ def test_what_failed_is_listed_and_tried_alone(world: World, archive: Archive, t
         assert what_is_left(settings.plan(), settings.run).reasons == {"failed before": 1, "never computed": 2}
         alone = do(replace(settings, run=replace(settings.run, only_failed=True)))
         assert (alone.computed, alone.reasons) == (1, {"failed before": 1})
-        assert failed_shards(str(path)).empty
+        assert failed_shards(path).empty
         assert do(settings).reasons == {"never computed": 2}
 
 

@@ -81,7 +81,7 @@ class Left:
 
     def lines(self) -> list[str]:
         """The same in words."""
-        lines = [f"{self.shards} shards to compute, {self.done} are done"]
+        lines = [f"{self.shards} shard{'s' * (self.shards != 1)} to compute, {self.done} done"]
         lines += [f"  {count}: {why}" for why, count in sorted(self.reasons.items(), key=lambda each: -each[1])]
         lines += [f"    {text}" for text in self.details]
         if self.empty:

@@ -106,7 +106,7 @@ def freeze(records: Records, plan: Plan) -> None:
         What is run.
     """
     decided = decisions_of(plan.region, plan.model, plan.load, plan.compose)
-    wanted = {"request": _plain(plan.request), "decided": decided, "fingerprint": plan.scenes.fingerprint}
+    wanted = {"request": _plain(plan.request), "decided": decided, "content": _content(plan.scenes)}
     known = _plan(records)
     if known and {name: known.get(name) for name in wanted} == wanted:
         return
@@ -127,6 +127,17 @@ def _plan(records: Records) -> dict[str, Any]:
     except ValueError:
         found = {}
     return found if isinstance(found, dict) and {"request", "decided", "scenes"} <= set(found) else {}
+
+
+def _content(scenes: Scenes) -> str:
+    """A hash of scenes with all that is said of them, among it where their files are."""
+    found = hashlib.sha256()
+    for text in scenes.decisive():
+        found.update(text)
+    for name in ("notes", "item"):
+        for text in scenes.table[name]:
+            found.update(text.encode())
+    return found.hexdigest()
 
 
 def _packed(scenes: Scenes) -> bytes:

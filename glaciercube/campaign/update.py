@@ -158,9 +158,9 @@ def merged(known: Scenes, found: Scenes, *, renew: bool = False) -> Scenes:
     if renew:
         known = replace(known, table=known.table[~known.table["sensor"].isin(still)].reset_index(drop=True))
         still = []
-    ground = known.table[known.table["sensor"].isin(still)]
+    ground, now = (one.table[one.table["sensor"].isin(still)] for one in (known, found))
     fresh = found.table[~found.table["sensor"].isin(still)]
-    if set(found.table["id"][found.table["sensor"].isin(still)]) != set(ground["id"]):
+    if set(now["id"]) != set(ground["id"]):
         warnings.warn(
             f"the catalogue has other tiles of {' and '.join(still)} now: the store's own are kept",
             UserWarning,
@@ -169,7 +169,9 @@ def merged(known: Scenes, found: Scenes, *, renew: bool = False) -> Scenes:
     moving = known.table[~known.table["sensor"].isin(still)]
     gone = moving[~moving["id"].isin(fresh["id"]) & _inside(moving["datetime"], found.interval)]
     left = gone[[not _is_replaced(known, scene, found) for _, scene in gone.iterrows()]]
-    parts = [part for part in (_labelled(fresh, moving), left, ground) if len(part)]
+    # Where its files are is said by the catalogue of now.
+    same, lost = now[now["id"].isin(ground["id"])], ground[~ground["id"].isin(now["id"])]
+    parts = [part for part in (_labelled(fresh, moving), left, same, lost) if len(part)]
     table = pd.concat(parts).sort_values(["sensor", "time", "id"]).reset_index(drop=True)
     return replace(found, table=table)
 

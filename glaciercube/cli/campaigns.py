@@ -141,11 +141,11 @@ def failed(store: str, endpoint: str, csv: Path | None) -> None:
     options = _store(store, endpoint)
     missing = missing_scenes(options.path, endpoint=options.endpoint)
     lost = failed_shards(options)
-    click.echo(f"{len(lost)} shards could not be made")
+    click.echo(f"{_shards(len(lost))} could not be made")
     for reason, some in _groups(lost, "reason"):
         click.echo(f"  {len(some)} of {_dates(some)}: {reason}")
     shards = len(missing.drop_duplicates(["time", "block_y", "block_x"]))
-    click.echo(f"{shards} shards were made without scenes that could not be read")
+    click.echo(f"{_shards(shards)} made without scenes that could not be read")
     for scene, some in _groups(missing, "scene"):
         click.echo(f"  {len(some)} of {_dates(some)}: {scene}: {some['reason'].iloc[0]}")
     if csv is not None:
@@ -160,10 +160,10 @@ def _go(settings: Config, plan: Plan) -> None:
     from glaciercube.campaign import run as run_plan
 
     outcome = run_plan(plan, settings.run, settings.as_dict(), cluster=settings.cluster)
-    why = ", ".join(f"{count} {reason}" for reason, count in outcome.reasons.items())
+    why = "; ".join(f"{count} {reason}" for reason, count in outcome.reasons.items())
     lacking = f" ({outcome.lacking} of them without scenes that could not be read)" if outcome.lacking else ""
-    told = f" [{why}]" if why else ""
-    click.echo(f"{outcome.computed} shards computed{lacking}, {outcome.skipped} were done: {outcome.path}{told}")
+    told = f" (why: {why})" if set(outcome.reasons) - {"never computed"} else ""
+    click.echo(f"{_shards(outcome.computed)} computed{lacking}{told}, {outcome.skipped} were done: {outcome.path}")
 
 
 def _cluster(settings: Config, kind: str | None) -> ClusterOptions:
@@ -180,6 +180,10 @@ def _store(name: str, endpoint: str) -> StoreOptions:
     if name.endswith((".yaml", ".yml")):
         return load_config(name).store
     return StoreOptions(name, endpoint=endpoint)
+
+
+def _shards(count: int) -> str:
+    return f"{count} shard{'s' * (count != 1)}"
 
 
 def _groups(frame: pd.DataFrame, name: str) -> list[tuple[str, pd.DataFrame]]:
