@@ -12,14 +12,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import dask
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster, WorkerPlugin
+from clusters import local, moved, other_worker, workers_of
+from distributed import Client, WorkerPlugin
 
 from glaciercube.campaign import Plan, RunOptions, make_plan, run
 from glaciercube.campaign.events import read_events
@@ -27,7 +30,9 @@ from glaciercube.campaign.kernel import tasks
 from glaciercube.catalog import Scenes, find
 from glaciercube.cluster import ClusterOptions, address_of
 from glaciercube.errors import ClusterError, ReadError
+from glaciercube.inference import BlockOptions
 from glaciercube.models import load_model
+from glaciercube.models.registry import save_model
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, missing_scenes, open_store
 
@@ -40,13 +45,6 @@ def scenes(world: World, catalog: Path) -> Scenes:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     with local(2) as client:
-        yield client
-
-
-@contextmanager
-def local(workers: int, **options: Any) -> Iterator[Client]:
-    cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", **options)
-    with cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 
@@ -63,13 +61,16 @@ def pixels(path: Path) -> dict[str, bytes]:
 def test_a_cluster_gives_the_bits_that_threads_give(
     tmp_path: Path, world: World, scenes: Scenes, client: Client
 ) -> None:
-    model = "fusion-unet"
-    run(plan_at(tmp_path / "threads.zarr", world, scenes, model))
-    outcome = run(plan_at(tmp_path / "cluster.zarr", world, scenes, model), cluster=client)
-    assert (outcome.computed, outcome.skipped) == (36, 0)
+    threads, cluster = (
+        plan_at(tmp_path / f"{name}.zarr", world, scenes, "fusion-unet", shard=64) for name in ("threads", "cluster")
+    )
+    run(threads)
+    outcome = run(cluster, cluster=client)
+    assert (outcome.computed, outcome.skipped) == (16, 0)
     assert pixels(tmp_path / "cluster.zarr") == pixels(tmp_path / "threads.zarr")
-    # Three tasks a unit.
-    assert run(plan_at(tmp_path / "cluster.zarr", world, scenes, model), cluster=client).computed == 0
+    # Workers are alike: what one reads it predicts and writes.
+    assert moved(client) == {}
+    assert run(cluster, cluster=client).computed == 0
 
 
 def test_the_event_log_tells_what_each_unit_took(tmp_path: Path, world: World, scenes: Scenes, client: Client) -> None:
@@ -79,8 +80,10 @@ def test_the_event_log_tells_what_each_unit_took(tmp_path: Path, world: World, s
     assert (events[0]["left"], events[-1]["computed"], events[-1]["failed"]) == (36, 36, 0)
     by_step = {name: [e for e in events if e["event"] == name] for name in ("started", "read", "predicted", "written")}
     assert {name: len(found) for name, found in by_step.items()} == dict.fromkeys(by_step, 18)
-    addresses = set(client.scheduler_info(n_workers=-1)["workers"])
-    assert {e["worker"] for e in by_step["predicted"]} <= addresses
+    assert {e["worker"] for e in by_step["predicted"]} <= workers_of(client)
+    # Two units per thread are under way, and no more.
+    under_way = [{"started": 1, "written": -1}.get(e["event"], 0) for e in events]
+    assert max(accumulate(under_way)) == 4
     assert all(e["seconds"] >= 0 and e["bytes"] > 0 for e in by_step["read"])
     assert {(tuple(e["block"]), *e["rows"]) for e in by_step["written"]} == {
         (tuple(e["block"]), *e["rows"]) for e in by_step["started"]
@@ -184,24 +187,6 @@ def test_what_cannot_be_read_is_recorded_and_what_may_be_read_later_is_not_done(
     assert (open_store(tmp_path / "gone.zarr")["quality"] == 0).all()
 
 
-def test_weights_reach_workers_that_do_not_have_the_folder(
-    tmp_path: Path, world: World, scenes: Scenes, client: Client
-) -> None:
-    from glaciercube.models.registry import save_model
-
-    folder = save_model(load_model("fusion-unet"), tmp_path / "mine")
-    text = (folder / "model.json").read_text(encoding="utf-8")
-    (folder / "model.json").write_text(text, encoding="utf-8")
-    plan = plan_at(tmp_path / "a.zarr", world, scenes, str(folder))
-    shutil.rmtree(folder)
-    # What travels with a task says nothing of weights.
-    (first, *_) = tasks(plan, next(plan.units()), 4)
-    assert len(pickle.dumps(first)) < 200_000
-    assert run(plan, cluster=client).computed == 36
-    run(plan_at(tmp_path / "b.zarr", world, scenes, "fusion-unet"))
-    assert pixels(tmp_path / "a.zarr") == pixels(tmp_path / "b.zarr")
-
-
 def test_an_icechunk_store_is_committed_by_the_driver(
     tmp_path: Path, world: World, scenes: Scenes, client: Client
 ) -> None:
@@ -254,26 +239,177 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(tmp_path: Path, world: Wor
 
 
 def test_predictions_stay_on_workers_with_the_resource(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    options = RunOptions(dates=1, block=BlockOptions(device="cpu"))
     with local(1, resources={"GPU": 1}) as client:
-        (gpu,) = client.scheduler_info(n_workers=-1)["workers"]
+        (gpu,) = workers_of(client)
         with other_worker(client) as other:
             cluster = ClusterOptions(address_of(client), resource="GPU")
-            run(plan_at(tmp_path / "a.zarr", world, scenes), RunOptions(dates=1), cluster=cluster)
-            events = read_events(tmp_path / "a.zarr.events.jsonl")
-    where = {name: {e["worker"] for e in events if e["event"] == name} for name in ("read", "predicted")}
-    assert where["predicted"] == {gpu}
+            run(plan_at(tmp_path / "a.zarr", world, scenes), options, cluster=cluster)
+            travelled = moved(client)
+    events = read_events(tmp_path / "a.zarr.events.jsonl")
+    where = {name: [e["worker"] for e in events if e["event"] == name] for name in ("read", "predicted")}
+    assert set(where["predicted"]) == {gpu}
+    # The other reads for it, and what it read travels once.
     assert other in where["read"]
+    read_there = sum(e["bytes"] for e in events if e["event"] == "read" and e["worker"] == other)
+    assert set(travelled) == {"glaciercube-read"}
+    assert travelled["glaciercube-read"] < 1.1 * read_there
 
 
-@contextmanager
-def other_worker(client: Client) -> Iterator[str]:
-    """A worker without resources beside those that there are."""
-    before = set(client.scheduler_info(n_workers=-1)["workers"])
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", address_of(client), "--nthreads", "1"]
-    with subprocess.Popen([*command, "--no-dashboard"], stderr=subprocess.DEVNULL) as worker:
-        client.wait_for_workers(len(before) + 1, timeout=60)
-        (address,) = set(client.scheduler_info(n_workers=-1)["workers"]) - before
-        try:
-            yield address
-        finally:
-            worker.terminate()
+def test_where_all_have_the_resource_nothing_travels(
+    tmp_path: Path, world: World, scenes: Scenes, client: Client
+) -> None:
+    async def give(dask_worker: Any, amount: float) -> None:
+        await dask_worker.set_resources(GPU=amount)
+
+    before = moved(client)
+    client.run(give, amount=1.0)
+    try:
+        cluster = ClusterOptions(address_of(client), resource="GPU")
+        options = RunOptions(dates=1, block=BlockOptions(device="cpu"))
+        run(plan_at(tmp_path / "a.zarr", world, scenes), options, cluster=cluster)
+    finally:
+        client.run(give, amount=0.0)
+    events = read_events(tmp_path / "a.zarr.events.jsonl")
+    by_unit: dict[Any, set[str]] = {}
+    for event in (e for e in events if e["event"] in ("read", "predicted", "written")):
+        by_unit.setdefault((*event["block"], *event["rows"]), set()).add(event["worker"])
+    assert len(by_unit) == 36
+    assert all(len(workers) == 1 for workers in by_unit.values())
+    assert set().union(*by_unit.values()) == workers_of(client)
+    assert moved(client) == before == {}
+
+
+_OTHER_VERSIONS = """
+from distributed import versions
+
+def other(name, installed=versions._version_cached):
+    return "0.1" if name == "xarray" else installed(name)
+
+versions._version_cached = other
+"""
+
+
+def test_workers_that_come_late_do_their_share_if_they_are_fit(
+    tmp_path: Path, world: World, scenes: Scenes, caplog: pytest.LogCaptureFixture
+) -> None:
+    come, preload = tmp_path / "come", tmp_path / "preload.py"
+    preload.write_text(_OTHER_VERSIONS)
+
+    class Waits(WorkerPlugin):  # defined here, so that it travels by value
+        def setup(self, worker: Any) -> None:
+            from glaciercube.campaign.kernel import Kernel
+
+            read, begun = Kernel.read, []
+
+            def slow(self: Any, task: Any) -> Any:
+                begun.append(task)
+                while len(begun) > 3 and not come.exists():
+                    time.sleep(0.05)
+                return read(self, task)
+
+            Kernel.read = slow  # type: ignore[method-assign]
+
+    folder = save_model(load_model("fusion-unet"), tmp_path / "mine")
+    plan = plan_at(tmp_path / "a.zarr", world, scenes, str(folder), shard=64)
+    shutil.rmtree(folder)
+    # What travels with a task says nothing of weights.
+    (first_task, *_) = tasks(plan, next(plan.units()), 4)
+    assert len(pickle.dumps(first_task)) < 200_000
+    with local(1) as client, ThreadPoolExecutor(1) as pool:
+        (first,) = workers_of(client)
+        client.register_plugin(Waits(), name="waits")
+        done = pool.submit(run, plan, RunOptions(dates=1), cluster=client)
+        log = tmp_path / "a.zarr.events.jsonl"
+        while not (log.exists() and any(e["event"] == "written" for e in read_events(log))):
+            assert not done.done(), done.exception()
+            time.sleep(0.05)
+        with ExitStack() as stack:
+            # Whatever happens, the run must end.
+            stack.callback(come.touch)
+            fit = stack.enter_context(other_worker(client))
+            unfit = stack.enter_context(other_worker(client, "--no-nanny", "--preload", str(preload)))
+            come.touch()
+            assert done.result(timeout=250).computed == 16
+            assert workers_of(client) == {first, fit}
+    # The weights came to it, though nobody has their folder any more.
+    assert {e["worker"] for e in read_events(log) if e["event"] == "predicted"} == {first, fit}
+    assert f"the worker {unfit} has xarray 0.1 and the run has {xr.__version__}: it is sent away" in caplog.text
+    run(plan_at(tmp_path / "b.zarr", world, scenes, "fusion-unet", shard=64))
+    assert pixels(tmp_path / "a.zarr") == pixels(tmp_path / "b.zarr")
+
+
+def test_a_model_is_loaded_once_and_remembers_what_fits(
+    tmp_path: Path, world: World, scenes: Scenes, client: Client
+) -> None:
+    class Small(WorkerPlugin):  # defined here, so that it travels by value
+        """A stand-in for a device that holds one date: by it, no CUDA is needed to run out of its memory."""
+
+        name = "small"
+
+        def setup(self, worker: Any) -> None:
+            import torch
+
+            from glaciercube.models.base import Model
+
+            self.kept = Model.predict, Model.from_module
+            predict, make = self.kept
+            worker.seen, worker.loads = [], 0
+
+            def small(self: Any, dynamic: Any, static: Any) -> Any:
+                (optical, *_) = dynamic.values()
+                worker.seen.append((tuple(optical.shape[2:]), len(optical)))
+                if len(optical) > 1:
+                    raise torch.OutOfMemoryError("stand-in")
+                return predict(self, dynamic, static)
+
+            def made(*arguments: Any) -> Any:
+                worker.loads += 1
+                return make(*arguments)
+
+            Model.predict, Model.from_module = small, made  # type: ignore[method-assign, assignment]
+
+        def teardown(self, worker: Any) -> None:
+            from glaciercube.models.base import Model
+
+            Model.predict, Model.from_module = self.kept  # type: ignore[method-assign]
+
+    model = load_model("ndsi", threshold=0.37)
+    client.register_plugin(Small())
+    try:
+        for name in ("a.zarr", "b.zarr"):
+            options = StoreOptions(str(tmp_path / name), shard=48, chunk=16)
+            run(make_plan(world.region, scenes, model, options), RunOptions(dates=4), cluster=client)
+        seen = client.run(lambda dask_worker: dask_worker.seen)
+        assert set(client.run(lambda dask_worker: dask_worker.loads).values()) == {1}
+    finally:
+        client.unregister_worker_plugin("small")
+    tried = 0
+    for batches in seen.values():
+        for shape in {shape for shape, _ in batches}:
+            dates = [count for found, count in batches if found == shape]
+            # Found out by the first block of a size, and remembered for all that come after it, in the second run, too.
+            assert dates[:2] == [4, 2]
+            assert set(dates[2:]) == {1}
+            tried += len(dates) - 2
+    # Two runs of four dates of four shards.
+    assert tried == 32
+    run(make_plan(world.region, scenes, model, StoreOptions(str(tmp_path / "c.zarr"), shard=48, chunk=16)))
+    assert pixels(tmp_path / "a.zarr") == pixels(tmp_path / "b.zarr") == pixels(tmp_path / "c.zarr")
+
+
+def test_a_worker_with_another_disk_is_refused_before_anything_runs(
+    tmp_path: Path, world: World, scenes: Scenes, client: Client
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    # The same paths, but another disk behind one of them.
+    elsewhere = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none "{out}" && exec "$@"', "sh"]
+    if subprocess.run([*elsewhere, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a worker cannot be given another disk here: unshare and mount need root")
+    with (
+        other_worker(client, "--no-nanny", within=elsewhere) as other,
+        pytest.raises(ClusterError, match=rf"the worker {other} on \S+ does not see .*out/a\.zarr, which is a path"),
+    ):
+        run(plan_at(out / "a.zarr", world, scenes), cluster=client)
+    assert list(out.iterdir()) == []
