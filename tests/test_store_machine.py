@@ -6,7 +6,8 @@ files. Then at every moment
 
 1. sound: what the store says is done, decoded, is exactly what its key says;
 2. complete: what a run committed, and no later run began to write anew and nobody damaged, is still done;
-3. honest: what was never written is missing, and never a probability;
+3. honest: what was never written is missing, and never a probability; the levels for viewers show means of what is
+   done, or nothing;
 
 and a run that is not killed makes the store equal to the model.
 """
@@ -70,6 +71,16 @@ def pixels(key: str, shard: Shard) -> tuple[Any, Any]:
     return probability, np.full(shape, 1 + draw[3] % 7, "uint8")
 
 
+def means(probability: Any, scale: int) -> Any:
+    """Of what is valid, as it is packed."""
+    high, wide = (size // scale for size in probability.shape)
+    packed = (probability / 0.004).reshape(high, scale, wide, scale)
+    valid = ~np.isnan(packed)
+    count = valid.sum(axis=(1, 3))
+    total = np.where(valid, packed, 0).round().sum(axis=(1, 3))
+    return np.where(count > 0, np.rint(total / np.maximum(count, 1)) * 0.004, np.nan)
+
+
 @contextmanager
 def killed_at(count: int, tear: bool) -> Iterator[None]:
     """End at the given write, whichever kind of store it is; perhaps halfway through a shard, as when power fails."""
@@ -122,7 +133,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.sure: dict[Shard, str] = {}
         self.tried: set[Shard] = set()
         self.edition = 0
-        self.flipped = False
+        self.flipped = self.levels = False
         self.dates: list[str] = []
 
     def teardown(self) -> None:
@@ -154,6 +165,8 @@ class StoreMachine(RuleBasedStateMachine):
         with self._open() as store:
             self._work(store, batch, levels)
         self._after_a_whole_run()
+        if levels:
+            self._levels_show_what_is_done(self.wanted, whole=True)
 
     @precondition(lambda self: self.dates)
     @rule(batch=st.integers(1, 4), levels=st.booleans(), at=st.integers(1, 60), tear=st.booleans())
@@ -242,6 +255,8 @@ class StoreMachine(RuleBasedStateMachine):
             for block in BLOCKS:
                 if (label, block) not in self.tried:
                     assert np.isnan(self._found(cube, (label, block))[0]).all()
+        if self.levels:
+            self._levels_show_what_is_done(done)
 
     # How it is done.
 
@@ -266,6 +281,7 @@ class StoreMachine(RuleBasedStateMachine):
             store.commit([self._write(handle, shard) for shard in some])
             self.sure.update({shard: self.wanted[shard] for shard in some})
         if levels:
+            self.levels = True
             store.build_levels()
 
     def _write(self, handle: Any, shard: Shard) -> Any:
@@ -305,8 +321,23 @@ class StoreMachine(RuleBasedStateMachine):
         np.testing.assert_allclose(found[0], probability, atol=1e-6)
         np.testing.assert_array_equal(found[1], quality)
 
-    def _found(self, cube: xr.Dataset, shard: Shard) -> tuple[Any, Any]:
-        y, x = self.options.slices(shard[1], (40, 24))
+    def _levels_show_what_is_done(self, done: dict[Shard, str], *, whole: bool = False) -> None:
+        for level in (1, 2):
+            try:
+                coarse = open_store(self.options.path, level=level)
+            except StoreError:
+                assert not whole
+                continue  # it was not made to the end
+            times = {str(time.astype("datetime64[s]")) for time in coarse["time"].to_numpy()}
+            for shard, key in done.items():
+                if shard[0] in times:
+                    found, wanted = self._found(coarse, shard, 2**level)[0], means(pixels(key, shard)[0], 2**level)
+                    assert (not whole and np.isnan(found).all()) or np.allclose(
+                        found, wanted, atol=1e-6, equal_nan=True
+                    )
+
+    def _found(self, cube: xr.Dataset, shard: Shard, scale: int = 1) -> tuple[Any, Any]:
+        y, x = (slice(span.start // scale, span.stop // scale) for span in self.options.slices(shard[1], (40, 24)))
         here = cube.sel(time=shard[0]).squeeze().isel(y=y, x=x)
         return here["glacier_probability"].to_numpy(), here["quality"].to_numpy()
 

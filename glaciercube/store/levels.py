@@ -147,13 +147,17 @@ class Levels:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def invalidate(self, shards: Iterable[tuple[int, tuple[int, int]]]) -> None:
-        """Take out of the levels what was made from shards (row, block) that are written anew."""
-        built = self.built()
-        some = [(row, block) for row, block in shards if row in built]
-        if not some:
+        """Take out of the levels what was made from shards (row, block) that are written anew.
+
+        Of all that have room in the levels, and not only of what is recorded: that a date is not whole is recorded
+        first, and a kill after that must not leave what is old.
+        """
+        try:
+            made = zarr.open_array(self._store, path=_FROM, mode="r+")
+        except FileNotFoundError:
             return
-        made = zarr.open_array(self._store, path=_FROM, mode="r+")
-        for row in sorted({row for row, _ in some}):
+        some = [(row, block) for row, block in shards if row < made.shape[0]]
+        for row in sorted({row for row, _ in some}.intersection(self.built())):
             made[row] = np.zeros(_HASH_BYTES, "uint8")
         for level in range(1, self.count + 1):
             group, scale = self._open(level), 2**level

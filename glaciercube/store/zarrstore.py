@@ -145,8 +145,9 @@ class ZarrStore:
             stale = sorted(set(live.among((self._rows[label], block) for label, block in shards)))
             if stale:
                 labels = list(self._rows)
-                self._append([], [(labels[index], index, block) for index, block in stale])
+                # While they still count as done: a kill in between, and the next run comes here again.
                 self._levels.invalidate(stale)
+                self._append([], [(labels[index], index, block) for index, block in stale])
                 live.remove(stale)
 
     def handle(self) -> ZarrHandle:
