@@ -7,18 +7,19 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from fault_server import Asked, FaultServer, serve
 
-from glaciercube.campaign import Outcome, failed_shards, make_plan, run, update, what_is_left
+from glaciercube.campaign import Outcome, Plan, failed_shards, make_plan, run, update, what_is_left
 from glaciercube.campaign.keys import changed
 from glaciercube.campaign.memory import remembered
-from glaciercube.catalog import find
+from glaciercube.catalog import Scenes, find
 from glaciercube.config import Config, parse_config
-from glaciercube.cube import settle_offsets
+from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
+from glaciercube.cube.radar import RadarOptions
 from glaciercube.errors import ReadError
 from glaciercube.models import load_model
 from glaciercube.reading.transport import forget
@@ -206,6 +207,37 @@ def test_a_late_radar_scene_changes_an_old_date_only_when_asked(world: World, ar
     do(replace(settings, store=replace(settings.store, path=str(tmp_path / "b.zarr"))))
     wanted = open_store(tmp_path / "b.zarr")
     np.testing.assert_array_equal(open_store(path)["glacier_probability"], wanted["glacier_probability"])
+
+
+@pytest.mark.parametrize("every", ["observation", "year"])
+@pytest.mark.parametrize("dates", [1, 3])
+@pytest.mark.parametrize("sensors", [["sentinel-2", "sentinel-1"], ["sentinel-1"]])
+def test_whatever_radar_comes_late_old_rows_keep_their_keys(
+    world: World, catalog: Path, every: Literal["observation", "year"], dates: int, sensors: list[str]
+) -> None:
+    """Companions, those they are averaged with in time, and tracks of windows; where radar leads, a new date is one."""
+    scenes = find(catalog, world.region, "2021/2022", sensors)
+    options: dict[str, Any] = {
+        "load": LoadOptions(radar=RadarOptions(multilook_dates=dates, multilook_days=400)),
+        "compose": ComposeOptions(every, max_age=400),
+    }
+
+    def plan(some: Scenes, made_of: Any = None) -> Plan:
+        store = StoreOptions("/nowhere/a.zarr", shard=128, chunk=128)
+        return make_plan(world.region, some, load_model("fusion-unet"), store, made_of=made_of, **options)
+
+    changes = 0
+    for late in scenes.of("sentinel-1").table["id"]:
+        old = plan(replace(scenes, table=scenes.table[scenes.table["id"] != late].reset_index(drop=True)))
+        free, kept = plan(scenes), plan(scenes, dict(zip(old.labels, old.scene_ids, strict=True)))
+        before, after = dict(zip(old.labels, old.keys, strict=True)), dict(zip(kept.labels, kept.keys, strict=True))
+        own = {label for label in before if sensors[0] == "sentinel-1" and every == "year" and label[:4] == late[17:21]}
+        assert {label for label in before if after[label] != before[label]} <= own
+        changes += sum(key != before.get(label, key) for label, key in zip(free.labels, free.keys, strict=True))
+        rows = [unit.rows for unit in kept.units()]
+        assert all((row,) in rows for row in kept.alone)
+        assert sorted(row for unit in rows for row in unit) == list(range(len(kept.rows)))
+    assert changes > 0 or sensors == ["sentinel-1"]
 
 
 def test_dates_come_in_any_order_and_those_processed_again_are_computed_anew(
