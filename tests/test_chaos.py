@@ -108,7 +108,7 @@ def test_chaos_costs_no_pixel(  # noqa: PLR0917 - fixtures
     assert not changed.any()
 
 
-@pytest.mark.parametrize("kind", KINDS if FULL else KINDS[:3])
+@pytest.mark.parametrize("kind", KINDS if FULL else KINDS[::2])
 def test_two_campaigns_at_one_time(  # noqa: PLR0917 - fixtures
     kind: str,
     tmp_path: Path,
