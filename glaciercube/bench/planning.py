@@ -34,7 +34,7 @@ _TILE: Final = 109_800.0  # metres a side of a Sentinel-2 granule
 _FILLING: Final = 10_000
 
 
-def made_scenes(region: Region, dates: int, filling: int = 0) -> Scenes:
+def made_scenes(region: Region, dates: int, filling: int = 0, path: str = "") -> Scenes:
     """Sentinel-2 scenes that nobody has: each date all tiles of one of three swaths.
 
     Parameters
@@ -45,6 +45,8 @@ def made_scenes(region: Region, dates: int, filling: int = 0) -> Scenes:
         Days, one after the other five days apart.
     filling : int
         Bytes that each item says beside what is read.
+    path : str
+        One file that all bands are of, uint16; by default each has one that is nowhere.
     """
     import geopandas as gpd
 
@@ -59,18 +61,21 @@ def made_scenes(region: Region, dates: int, filling: int = 0) -> Scenes:
         for x, y, i, j in corners
     }
     sources = {name: BandSource(name, name, "uint16", 0.0, scale=1e-4).as_dict() for name in _BANDS}
+    sources["scl"] = BandSource("scl", "scl", "uint16", 0.0, categorical=True).as_dict()
     bands = json.dumps(sources)
     rows = []
     for date in range(dates):
         time_label = pd.Timestamp("2015-07-01T10:00") + pd.Timedelta(days=date)
         for (i, j), shape in shapes.items():
             if j % 3 == date % 3 or wide < 3:
-                rows.append(_row(date, time_label, f"{i:02d}{j:02d}", shape, bands, filling))
+                rows.append(_row(date, time_label, f"{i:02d}{j:02d}", shape, bands, filling, path))
     table = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
     return Scenes(table, "made up")
 
 
-def _row(date: int, label: pd.Timestamp, tile: str, shape: Any, bands: str, filling: int) -> dict[str, Any]:
+def _row(  # noqa: PLR0917 - columns
+    date: int, label: pd.Timestamp, tile: str, shape: Any, bands: str, filling: int, path: str
+) -> dict[str, Any]:
     name = f"S2_{date:05d}_{tile}"
     item = {
         "type": "Feature",
@@ -80,7 +85,7 @@ def _row(date: int, label: pd.Timestamp, tile: str, shape: Any, bands: str, fill
         "bbox": list(shape.bounds),
         "properties": {"datetime": label.isoformat() + "Z", "filling": "x" * filling},
         "links": [],
-        "assets": {band: {"href": f"/nowhere/{name}_{band}.tif"} for band in _BANDS},
+        "assets": {band: {"href": path or f"/nowhere/{name}_{band}.tif"} for band in _BANDS},
     }
     return {
         "sensor": "sentinel-2",

@@ -35,6 +35,9 @@ __all__ = [
 
 # Variables that the ground computes together: one array holds all of them as long as any is needed.
 _GROUND_BYTES: Final = 6 * 4
+# Chunks of 900 native pixels of elevation tiles, of which four are there where they meet (13 MB), and GDAL's blocks and
+# buffers under one of them (19 MB were measured), whatever the shard.
+_TILE_BYTES: Final = 32_000_000
 # Bytes per pixel and date of whole cells that several variables of a sensor are made of: classification, masks, flags.
 _SHARED_BYTES: Final = 4
 # Seconds of one thread for one read of one cell of one band: opening, warping, decoding. On disk 12 ms were measured
@@ -209,12 +212,13 @@ def held(plan: Plan, options: RunOptions, sizes: Sizes, cost: ModelCost, *, on_g
     running = sizes.needed * _RUNNING_BYTES * dates // rows
     shared = dates * _SHARED_BYTES * cells + (sizes.ground * window if sizes.shaded else 0)
     before = found + results if rows > dates else 0
-    reading = before + found + joined + shared + running
+    tile = _TILE_BYTES if sizes.ground else 0
+    reading = before + max(found + joined + shared + running, tile if sizes.shaded else 0)
     batch = min(options.block.batch, dates)
     stacked = batch * sizes.moving * padded
     passing = int(max(cost.static_bytes, cost.kept_bytes + batch * cost.date_bytes) * padded)
     predicting = found + results + stacked + (0 if on_gpu else passing - features)
-    first = (sizes.still + sizes.ground) * cells
+    first = (sizes.still + sizes.ground) * cells + tile
     return Held(kept, max(reading, first), predicting, found + results, passing + stacked)
 
 

@@ -25,7 +25,7 @@ from glaciercube.cluster import ClusterOptions
 
 __all__ = ["Explanation", "explain"]
 
-# Tasks that one unit takes on a cluster: read, predict, write.
+# Tasks that one unit takes on a cluster where only some workers predict: read, predict, write; elsewhere it is one.
 _TASKS_PER_UNIT = 3
 
 
@@ -44,7 +44,7 @@ class Explanation:
     left : int
         Shards, over all dates, that the store does not hold yet and that are computed.
     units, tasks : int
-        Units that make them, of one shard and as many dates as are read at a time; and a cluster's tasks for these.
+        Units that make them, of one shard and as many dates as are read at a time; and a cluster's tasks, at most.
     reads : int
         Cells of bands that are read: those that a unit needs and that a scene's footprint meets.
     input_bytes, output_bytes : int
@@ -133,7 +133,7 @@ class Explanation:
                 f"reads     {_count(self.reads)} cells of bands, {_size(self.input_bytes)} before compression",
                 f"memory    {_size(self.ram_bytes)} of {where}: {_size(self.base_bytes)} now, {at_a_time}{device}",
                 f"time      about {_duration(self.hours)} ({self.core_hours:.3g} core-hours{gpu})",
-                f"tasks     {_count(self.tasks)} on a cluster",
+                f"tasks     {_count(self.tasks)} at most, on a cluster",
                 f"output    {_size(self.output_bytes)} before compression",
                 f"cost      about {self.usd:.2f} USD, an estimate by the price table ({costs})",
             )
@@ -229,7 +229,8 @@ def _memory(
     # A thread cannot have less than a unit; a cluster cuts units in parts that go to any worker.
     together = count.shared if where.kind == "threads" else -(-count.units // processes)
     busy = min(threads, together)
-    waiting = 0 if where.kind == "threads" else busy * holds.waiting
+    # Where only some predict, others read for them.
+    waiting = busy * holds.waiting if where.kind != "threads" and on_gpu else 0
     units = busy * holds.working + waiting + min(kept_blocks(threads), count.shared) * holds.kept
     base = _resident() + cost.weights
     return {

@@ -87,11 +87,9 @@ def tasks(plan: Plan, unit: Unit, dates: int, shared: Sequence[str] = ()) -> Ite
     shared : sequence of str
         Scenes that all rows depend on, beside their own; see `Witnesses`.
     """
-    still = {name for name in plan.scenes.sensors if plan.scenes.sensor(name).static}
-    ground = set(plan.scenes.table["id"][plan.scenes.table["sensor"].isin(still)])
     times = np.array([plan.rows[row].time for row in unit.rows]).astype("datetime64[s]")
     scenes = tuple(
-        tuple(scene for scene in dict.fromkeys((*plan.scene_ids[row], *shared)) if scene not in ground)
+        tuple(scene for scene in dict.fromkeys((*plan.scene_ids[row], *shared)) if scene not in plan.ground_ids)
         for row in unit.rows
     )
     rows = tuple(range(len(unit.rows)))

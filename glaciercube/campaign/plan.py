@@ -16,7 +16,7 @@ from glaciercube.campaign.candidates import MARGIN as GROUND_MARGIN
 from glaciercube.campaign.candidates import PlanOptions, Sight
 from glaciercube.campaign.keeping import Kept, keep_companions
 from glaciercube.campaign.keys import digest, make_key, skipped
-from glaciercube.campaign.unit import nanoseconds
+from glaciercube.campaign.unit import LeanScenes, nanoseconds
 from glaciercube.campaign.worth import worth_computing
 from glaciercube.catalog import Scenes
 from glaciercube.cube import ComposeOptions, LoadOptions, Row, schedule
@@ -233,6 +233,18 @@ class Plan:
         names = [",".join(json.loads(bands)) for bands in table["bands"]]
         alike = [f"{sensor} {found}" for sensor, found in zip(table["sensor"], names, strict=True)]
         return np.unique(alike, return_index=True)[1]
+
+    @cached_property
+    def ground_ids(self) -> frozenset[str]:
+        """Identifiers of the scenes that all dates share."""
+        table, sensors = self.scenes.table, self.scenes.sensors
+        still = {name for name in sensors if self.scenes.sensor(name).static}
+        return frozenset(table["id"][table["sensor"].isin(still)])
+
+    @cached_property
+    def lean(self) -> LeanScenes:
+        """Scenes of units, with what reading needs."""
+        return LeanScenes(self.scenes)
 
     @cached_property
     def ground_parted(self) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +26,26 @@ from glaciercube.region import Cut, Region
 if TYPE_CHECKING:
     from glaciercube.campaign.plan import Plan, Unit
 
-__all__ = ["Frame", "UnitJob", "frame_of", "nanoseconds", "radar_spans", "skeleton", "unit_cube", "unit_job"]
+__all__ = [
+    "Frame",
+    "LeanScenes",
+    "UnitJob",
+    "frame_of",
+    "nanoseconds",
+    "radar_spans",
+    "skeleton",
+    "unit_cube",
+    "unit_job",
+]
 
 Indices: TypeAlias = npt.NDArray[np.int64]
+Bool: TypeAlias = npt.NDArray[np.bool_]
+T = TypeVar("T")
 
 # The only properties of an item that reading needs, see `glaciercube.reading.request`.
 _PROPERTIES: Final = ("proj:", "datetime", "start_datetime", "end_datetime")
+# Batches of dates whose scenes are kept: a shard has them all, one after the other, and then its neighbour.
+_KEPT: Final = 256
 
 
 @dataclass(frozen=True)
@@ -113,9 +130,9 @@ def unit_job(plan: Plan, unit: Unit) -> UnitJob:
         One of its units.
     """
     frame = frame_of(plan, unit.block)
-    wanted = _needed(plan, unit.rows)
+    wanted, always = plan.lean.kept(unit.rows, lambda: _wanted(plan, unit.rows))
     box = plan.region.geobox[frame.rows, frame.columns].boundingbox
-    return _job(plan, unit.rows, frame, wanted[_chosen(plan, wanted, plan.sight.meets(wanted, tuple(box)))])
+    return _job(plan, unit.rows, frame, wanted[plan.sight.meets(wanted, tuple(box)) | always])
 
 
 def skeleton(plan: Plan, rows: tuple[int, ...] | None = None) -> xr.Dataset:
@@ -129,10 +146,10 @@ def skeleton(plan: Plan, rows: tuple[int, ...] | None = None) -> xr.Dataset:
         Some of them.
     """
     rows = tuple(range(len(plan.rows))) if rows is None else rows
-    wanted = _needed(plan, rows)
+    wanted, always = _wanted(plan, rows)
     side = [slice(0, min(2, size)) for size in plan.region.geobox.shape]
     frame = Frame(block_window(side[0], side[1], (side[0].stop, side[1].stop), halo=0, stride=1), side[0], side[1])
-    job = _job(plan, rows, frame, wanted[_chosen(plan, wanted, np.zeros(len(wanted), np.bool_))])
+    job = _job(plan, rows, frame, wanted[always])
     # Neighbours of so few pixels say nothing.
     plain = replace(plan.compose, mask=replace(plan.compose.mask, dilate=0.0))
     still = replace(plan.load, radar=replace(plan.load.radar, speckle="none", border_noise=False))
@@ -199,37 +216,67 @@ def _cells(start: int, stop: int, length: int, halos: tuple[int, ...], cell: int
     return slice(max(start, 0), min(stop, length))
 
 
-def _needed(plan: Plan, rows: tuple[int, ...]) -> Indices:
-    """Scenes of some rows, wherever they are, in the table's order."""
+def _wanted(plan: Plan, rows: tuple[int, ...]) -> tuple[Indices, Bool]:
+    """Scenes of some rows, wherever they are, in the table's order; and which of them are opened in any case.
+
+    Those speak for their observation (its first) or kind; or are of a ground that cannot be parted.
+    """
     parts = [plan.picked[row] for row in rows]
     if plan.compose.mask.recover_ice == "persistent":
         parts.append(np.flatnonzero(plan.scenes.table["sensor"] == "sentinel-2"))
     # Whatever the rows hold, the variables of the region: a scene of each kind.
     parts.append(plan.kinds)
-    return np.unique(np.concatenate(parts))
-
-
-def _chosen(plan: Plan, wanted: Indices, met: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Those to open: that are met, or speak for their observation (its first) or kind; all ground if it must be."""
+    wanted = np.unique(np.concatenate(parts))
     table = plan.scenes.table.iloc[wanted]
-    first = ~table.duplicated(["sensor", "time"]).to_numpy()
-    ground = np.zeros(len(wanted), np.bool_)
-    if not plan.ground_parted:
-        ground = (table["sensor"] == "dem").to_numpy()
-    elif "dem" in plan.scenes.sensors:
-        # Tiles of one surface: none of them speaks for others, but there must be one.
-        dem = (table["sensor"] == "dem").to_numpy()
-        first &= ~dem
-    chosen = met | first | ground | np.isin(wanted, plan.kinds)
-    return np.asarray(chosen, np.bool_)
+    always = ~table.duplicated(["sensor", "time"]).to_numpy()
+    dem = (table["sensor"] == "dem").to_numpy()
+    # Tiles of one surface: none of them speaks for others, but there must be one.
+    always = always & ~dem if plan.ground_parted else always | dem
+    return wanted, np.asarray(always | np.isin(wanted, plan.kinds), np.bool_)
 
 
 def _job(plan: Plan, rows: tuple[int, ...], frame: Frame, chosen: Indices) -> UnitJob:
-    table = plan.scenes.table.iloc[chosen].reset_index(drop=True)
-    table = table.assign(item=[_lean(item, bands) for item, bands in zip(table["item"], table["bands"], strict=True)])
-    scenes = Scenes(table, plan.scenes.source, plan.scenes.signing)
     rows_ = tuple(plan.rows[i] for i in rows)
+    scenes = plan.lean.some(chosen)
     return UnitJob(plan.region.name, plan.region.geobox, frame, rows_, scenes, plan.load, plan.compose)
+
+
+class LeanScenes:
+    """Scenes of a plan's units, with what reading them needs; a unit and its neighbours open the same.
+
+    Parameters
+    ----------
+    scenes : Scenes
+        All of the plan's.
+    """
+
+    def __init__(self, scenes: Scenes) -> None:
+        self._scenes = scenes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Any, Any] = OrderedDict()
+
+    def some(self, chosen: Indices) -> Scenes:
+        """Those at some places of the table."""
+        return self.kept(chosen.tobytes(), lambda: self._some(chosen))
+
+    def kept(self, key: Any, make: Callable[[], T]) -> T:
+        """What was made of late under a key, or else is made now."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                known: T = self._kept[key]
+                return known
+        found = make()
+        with self._lock:
+            self._kept[key] = found
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+    def _some(self, chosen: Indices) -> Scenes:
+        table = self._scenes.table.iloc[chosen].reset_index(drop=True)
+        items = [_lean(item, bands) for item, bands in zip(table["item"], table["bands"], strict=True)]
+        return Scenes(table.assign(item=items), self._scenes.source, self._scenes.signing)
 
 
 def _lean(item: str, bands: str) -> str:
