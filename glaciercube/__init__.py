@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glaciercube.campaign import explain, make_plan, run
+    from glaciercube.campaign import explain, failed_shards, make_plan, run, update
     from glaciercube.catalog import Scenes, SensorOptions, find
     from glaciercube.change import AreaOptions, area_series, regional_area
     from glaciercube.config import Config, load_config
@@ -42,6 +42,7 @@ __all__ = [
     "area_series",
     "compose",
     "explain",
+    "failed_shards",
     "find",
     "list_models",
     "load",
@@ -55,10 +56,11 @@ __all__ = [
     "regional_area",
     "run",
     "settle_offsets",
+    "update",
 ]
 
 _ROOMS = {
-    "campaign": ("explain", "make_plan", "run"),
+    "campaign": ("explain", "failed_shards", "make_plan", "run", "update"),
     "catalog": ("Scenes", "SensorOptions", "find"),
     "change": ("AreaOptions", "area_series", "regional_area"),
     "config": ("Config", "load_config"),

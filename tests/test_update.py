@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import pytest
 from fault_server import Asked, FaultServer, serve
 
 from glaciercube.campaign import Outcome, Plan, failed_shards, make_plan, run, update, what_is_left
 from glaciercube.campaign.keys import changed
 from glaciercube.campaign.memory import remembered
+from glaciercube.campaign.update import merged
 from glaciercube.catalog import Scenes, find
 from glaciercube.config import Config, parse_config
 from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
@@ -238,6 +240,29 @@ def test_whatever_radar_comes_late_old_rows_keep_their_keys(
         assert all((row,) in rows for row in kept.alone)
         assert sorted(row for unit in rows for row in unit) == list(range(len(kept.rows)))
     assert changes > 0 or sensors == ["sentinel-1"]
+
+
+def test_a_late_part_of_a_pass_does_not_shift_its_label(world: World, catalog: Path) -> None:
+    """A slice that began earlier would give the pass another time, and every date beside it another key."""
+    known = find(catalog, world.region, "2021/2022", ["sentinel-2", "sentinel-1"])
+    table = known.table.copy()
+    passes = table.index[table["sensor"] == "sentinel-1"]
+    early = table.loc[passes[:1]].assign(id=table.loc[passes[0], "id"].replace("T025008_", "T024943_"))
+    found = pd.concat([table, early])
+    one = found["group"] == table.loc[passes[0], "group"]
+    found.loc[one, "time"] = found.loc[one, "time"] - pd.Timedelta(seconds=25)
+    found = found.sort_values(["sensor", "time", "id"]).reset_index(drop=True)
+    both = merged(known, replace(known, table=found))
+    assert len(both) == len(known) + 1
+    labels = dict(zip(both.table["id"], both.table["time"], strict=True))
+    assert all(labels[name] == time for name, time in zip(table["id"], table["time"], strict=True))
+    assert labels[early["id"].iloc[0]] == table.loc[passes[0], "time"]
+    assert both.table.dtypes.equals(known.table.dtypes)
+    model, store = load_model("fusion-unet"), StoreOptions("/nowhere/a.zarr")
+    old = make_plan(world.region, known, model, store)
+    made_of = dict(zip(old.labels, old.scene_ids, strict=True))
+    assert make_plan(world.region, both, model, store, made_of=made_of).keys == old.keys
+    assert make_plan(world.region, both, model, store).keys != old.keys
 
 
 def test_dates_come_in_any_order_and_those_processed_again_are_computed_anew(
