@@ -17,7 +17,7 @@ import geopandas.testing
 import pystac
 import pytest
 from services import Missing, Nginx, Postgres, Published, SeaweedFS, StacApi, nginx, stac_api
-from services.fixtures import _served
+from services.fixtures import served
 from services.gate import Answer, Gate, gate
 
 from glaciercube.catalog import Scenes, SensorOptions, client, find, parse_interval, source
@@ -151,7 +151,7 @@ def odd(database_server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> 
     root = {"type": "Catalog", "stac_version": "1.0.0", "id": "odd", "description": "odd", "links": links}
     for name, content in [("catalog", root), ("odd", collection), *((item["id"], item) for item in ODD)]:
         (folder / f"{name}.json").write_text(json.dumps(content))
-    for api in _served(stac_api(database_server, "odd", Published([{**collection, "links": []}], ODD))):
+    for api in served(stac_api(database_server, "odd", Published([{**collection, "links": []}], ODD))):
         yield open_source(api.url), open_source(folder)
 
 
@@ -208,7 +208,7 @@ def test_recorded_items_come_out_of_an_api_as_they_went_in(database_server: Post
         described = {"type": "Collection", "stac_version": "1.0.0", "description": name, "license": "other"}
         collections[name] = {**described, "id": name, "extent": extent, "links": []}
     assert len(collections) > 8
-    for api in _served(stac_api(database_server, "recorded", Published(list(collections.values()), items))):
+    for api in served(stac_api(database_server, "recorded", Published(list(collections.values()), items))):
         asked = open_source(api.url)
         for name in collections:
             expected = [pystac.Item.from_dict(item, migrate=False) for item in items if item["collection"] == name]
@@ -440,7 +440,7 @@ def test_a_token_is_shown_to_its_own_api_only(
 
 def test_servers_stop_when_a_test_fails(tmp_path: Path) -> None:
     def fails() -> None:
-        for server in _served(nginx(tmp_path)):
+        for server in served(nginx(tmp_path)):
             addresses.append(server.url)
             raise ZeroDivisionError
 
@@ -460,10 +460,10 @@ def test_missing_servers_are_skipped_unless_required(monkeypatch: pytest.MonkeyP
 
     monkeypatch.delenv("GLACIERCUBE_SERVICES", raising=False)
     with pytest.raises(pytest.skip.Exception, match="make install-services"):
-        next(_served(Absent()))
+        next(served(Absent()))
     monkeypatch.setenv("GLACIERCUBE_SERVICES", "required")
     with pytest.raises(pytest.fail.Exception, match="nginx is not installed"):
-        next(_served(Absent()))
+        next(served(Absent()))
 
 
 def test_s3_answers_nobody_without_credentials(s3: SeaweedFS, catalog: Path) -> None:
