@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from glaciercube.config import Config, load_config
     from glaciercube.cube import ComposeOptions, MaskOptions, compose, load, settle_offsets
     from glaciercube.errors import GlaciercubeError
-    from glaciercube.inference import predict
+    from glaciercube.inference import on_gpus, predict
     from glaciercube.models import list_models, load_model
     from glaciercube.region import Region
     from glaciercube.sensors import LayerOptions
@@ -50,6 +50,7 @@ __all__ = [
     "load_model",
     "make_plan",
     "missing_scenes",
+    "on_gpus",
     "open_store",
     "plot_calendar",
     "predict",
@@ -66,7 +67,7 @@ _ROOMS = {
     "config": ("Config", "load_config"),
     "cube": ("ComposeOptions", "MaskOptions", "compose", "load", "settle_offsets"),
     "errors": ("GlaciercubeError",),
-    "inference": ("predict",),
+    "inference": ("on_gpus", "predict"),
     "models": ("list_models", "load_model"),
     "region": ("Region",),
     "sensors": ("LayerOptions",),

@@ -192,3 +192,13 @@ def test_cuda_is_used_where_it_is_found_and_refused_where_not() -> None:
     assert choose_device(None) == "cpu"
     with pytest.raises(ModelError, match="there is no CUDA here"):
         choose_device("cuda")
+
+
+def test_a_block_that_the_device_cannot_even_encode_is_refused_by_name() -> None:
+    class Greedy(_Strided):
+        def encode_static(self, static: Mapping[str, Masked]) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = Model.from_module(_strided_model().contract, Greedy())
+    with pytest.raises(ModelError, match="does not hold one date of a block: use smaller blocks"):
+        predict(cube_of((1, 8, 8), OPTICAL), model).compute(scheduler="synchronous")
