@@ -13,10 +13,12 @@ import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 import zarr
 from affine import Affine
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+from glaciercube.cli import main
 from glaciercube.errors import GridMismatchError, StoreError
 from glaciercube.store import Ledger, StoreOptions, Tidied, ZarrStore, open_store, tidy
 from glaciercube.store.layout import pack
@@ -392,6 +394,11 @@ def test_files_that_never_became_whole_are_cleared_away(tmp_path: Path) -> None:
     assert tidy(tmp_path / "a.zarr", age=timedelta()) == Tidied(1, 4)
     assert not torn.exists()
     assert len(store.done("sha256")) == 2
+    told = CliRunner().invoke(main, ["tidy", str(tmp_path / "a.zarr")])
+    assert (told.exit_code, told.output) == (0, "0 objects cleared away, 0.0 MiB\n")
+    told = CliRunner().invoke(main, ["tidy", str(tmp_path / "none.zarr")])
+    assert told.exit_code == 1
+    assert "there is no store at" in told.output
     with pytest.raises(StoreError, match="there is no store"):
         tidy(tmp_path / "none.zarr")
     assert not (tmp_path / "none.zarr").exists()
