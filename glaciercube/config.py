@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import logging
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from glaciercube.models.base import Model
 
 __all__ = ["Config", "ModelConfig", "RegionConfig", "load_config", "parse_config"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,9 @@ class Config:
         request = self._request(memory, time)
         if memory is not None and memory.scenes is not None and memory.answers(request) and not (again or time):
             scenes = memory.scenes
+            asked = (memory.request or {}).get("asked", "before")
+            request["asked"] = asked
+            _log.info("scenes as they were found %s; `glaciercube update` searches again", asked)
         else:
             found = self.find(region, request["searched"])
             if memory is not None and memory.scenes is not None and memory.continues(request):
@@ -230,7 +237,8 @@ class Config:
         request = {name: content[name] for name in ("catalog", "sensors", "layers", "time")}
         if time is None and memory is not None and memory.request is not None and memory.answers(request):
             time = str(memory.request["searched"])
-        return {**request, "searched": time or self.time}
+        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return {**request, "searched": time or self.time, "asked": now}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values without credentials, for provenance."""

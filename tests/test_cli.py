@@ -60,6 +60,7 @@ def test_find_explain_run_area(job: Path, world: World, tmp_path: Path) -> None:
     assert "0 shards computed, 4 were done" in call("run", job, "--quiet").output
     assert not call("run", job, "--quiet").stderr
     assert "0 shards to compute, 4 done" in call("explain", job).stdout
+    assert "`glaciercube update` searches again" in call("run", job).stderr
     told = call("update", job, "--until", "2022-12-31", "--cluster", "threads")
     assert "0 shards to compute, 4 done" in told.stderr
     assert "0 shards computed, 4 were done" in told.stdout

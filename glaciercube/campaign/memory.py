@@ -24,8 +24,10 @@ from glaciercube.store import Records, StoreOptions, open_reader, open_records, 
 __all__ = ["Memory", "freeze", "remembered"]
 
 _PLAN: Final = "plan.json"
-# Parts of a request that say when; a search that differs in these alone goes on from the one before.
-_WHEN: Final = ("time", "searched")
+# Parts of a request that say what was made of its ``time``, and when; and with ``time`` those in which one search
+# differs from another that it goes on from.
+_MADE: Final = ("searched", "asked")
+_WHEN: Final = ("time", *_MADE)
 # What chooses companions, of `glaciercube.campaign.keys.PARTS`.
 _CHOOSING: Final = ("load", "compose")
 
@@ -39,7 +41,7 @@ class Memory:
     scenes : Scenes or None
         As they were frozen.
     request : mapping or None
-        What was searched for; ``time`` as the configuration had it, ``searched`` as it was searched.
+        What was searched for; ``time`` as the configuration had it, ``searched`` as it was searched, ``asked`` when.
     decided : mapping
         Hashes of the options of that plan.
     made_of : mapping
@@ -53,7 +55,7 @@ class Memory:
 
     def answers(self, request: Mapping[str, Any]) -> bool:
         """Whether the frozen scenes are the answer to a search."""
-        return self.scenes is not None and _without(self.request, "searched") == _without(request, "searched")
+        return self.scenes is not None and _without(self.request, *_MADE) == _without(request, *_MADE)
 
     def continues(self, request: Mapping[str, Any] | None) -> bool:
         """Whether a search goes on from the frozen one: it differs in time alone."""
