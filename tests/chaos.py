@@ -88,9 +88,11 @@ def attempt(plan: Plan, client: Client, draw: random.Random, tally: Tally, mode:
     """Run a plan once while things go wrong; whether it says that all is done."""
     tally.rounds += 1
     options = RunOptions(dates=draw.choice([1, 2]), events="")
-    with _upset(client, draw, tally, mode, server):
-        if draw.random() < 0.3:
-            return _driven(plan, options, client, draw.uniform(0.3, 4.0), tally)
+    # What is drawn depends on the seed alone; when it happens does not.
+    killed_after = draw.uniform(0.3, 4.0) if draw.random() < 0.3 else None
+    with _upset(client, random.Random(draw.random()), tally, mode, server):  # noqa: S311
+        if killed_after is not None:
+            return _driven(plan, options, client, killed_after, tally)
         try:
             run(plan, options, cluster=client)
         except (ReadError, ClusterError):
