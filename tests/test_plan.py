@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,20 @@ from conftest import FULL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from glaciercube.bench.units import measure
 from glaciercube.campaign import Plan, RunOptions, Unit, explain, make_plan
 from glaciercube.campaign import candidates as candidates_room
 from glaciercube.campaign.budget import Budget, Prices
 from glaciercube.campaign.candidates import PlanOptions
+from glaciercube.campaign.kernel import Kernel, tasks
+from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.unit import UnitJob, frame_of, skeleton, unit_cube, unit_job
 from glaciercube.catalog import Scenes, find
 from glaciercube.cube import ComposeOptions, LoadOptions, compose, load
 from glaciercube.cube.masks import MaskOptions
 from glaciercube.cube.radar import RadarOptions
 from glaciercube.errors import ConfigError, PlanError
-from glaciercube.inference import block_window
+from glaciercube.inference import BlockOptions, block_window
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.contract import Contract
@@ -212,6 +217,45 @@ def test_explaining_counts_what_is_read_and_what_it_costs(world: World, scenes: 
     assert dear.usd > 50 * told.usd
     for word in ("scenes", "reads", "memory", "time", "output", "USD, an estimate"):
         assert word in str(told)
+
+
+@pytest.mark.parametrize(
+    ("model", "composing", "dates"), [("ndsi", "persistent", 2), ("fusion-unet", "observation", 4)]
+)
+def test_reads_are_said_as_they_are_made(
+    world: World, scenes: Scenes, monkeypatch: pytest.MonkeyPatch, model: str, composing: str, dates: int
+) -> None:
+    made = []
+
+    def read_nothing(uri: str, geobox: Any, *, dtype: Any, **how: Any) -> Any:  # noqa: ARG001 - as `read_cell`
+        made.append(uri)
+        return np.full(geobox.shape, 5, dtype)
+
+    monkeypatch.setattr(reader, "read_cell", read_nothing)
+    plan = plan_of(world, scenes, model=load_model(model), load=LOADS["plain"], compose=COMPOSES[composing])
+    kernel = Kernel(plan.model, BlockOptions(), Witnesses.of(plan), 2)
+    for unit in plan.units():
+        for task in tasks(plan, unit, dates):
+            kernel.read(task)
+    told = explain(plan, RunOptions(dates=dates))
+    # More than is read are tiles of the ground whose cells are the tile's own, and cross-polarised cells at borders.
+    assert len(made) <= told.reads <= 1.1 * len(made)
+
+
+def test_a_run_holds_what_was_said_however_long_its_time_axis(tmp_path: Path) -> None:
+    found = {}
+    for dates in (8, 64 if FULL else 24):
+        command = [sys.executable, "-W", "ignore", "-m", "glaciercube.bench.memory", "flat", str(tmp_path), str(dates)]
+        found[dates] = json.loads(subprocess.check_output(command, text=True))
+        assert 0.8 <= found[dates]["ratio"] <= 1.2, found
+    short, long = (each["above_mb"] for each in found.values())
+    assert long <= 1.15 * short, found
+
+
+def test_a_cluster_is_given_few_tasks_for_each_unit() -> None:
+    found = measure(16, cluster=True)
+    assert found["units"] == 16
+    assert 1 <= found["tasks_per_unit"] <= 4
 
 
 def test_a_plan_over_budget_is_refused_with_the_worst_first(world: World, scenes: Scenes) -> None:

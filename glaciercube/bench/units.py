@@ -98,9 +98,8 @@ def plan_of(units: int, store: str) -> Plan:
     from glaciercube.models import load_model
 
     side = math.ceil(math.sqrt(units))
-    # Large pixels: the region is of one swath, whatever the number of shards.
-    metres = 100_000 / (side * _SIDE)
-    geobox = GeoBox((side * _SIDE, side * _SIDE), Affine(metres, 0, 400_000, 0, -metres, 5_400_000), "EPSG:32632")
+    # 100,000 units of 16 pixels of 20 m are 101 km wide: one granule, as for few.
+    geobox = GeoBox((side * _SIDE, side * _SIDE), Affine(20, 0, 400_000, 0, -20, 5_400_000), "EPSG:32632")
     region = Region("made up", geobox)
     options = StoreOptions(store, shard=_SIDE, chunk=_SIDE)
     scenes = made_scenes(region, _DATES)

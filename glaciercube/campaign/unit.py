@@ -130,6 +130,9 @@ def unit_job(plan: Plan, unit: Unit) -> UnitJob:
         One of its units.
     """
     frame = frame_of(plan, unit.block)
+    if unit.skip:
+        # Nothing is opened for it.
+        return _job(plan, (), frame, np.zeros(0, np.int64))
     wanted, always = plan.lean.kept(unit.rows, lambda: _wanted(plan, unit.rows))
     box = plan.region.geobox[frame.rows, frame.columns].boundingbox
     return _job(plan, unit.rows, frame, wanted[plan.sight.meets(wanted, tuple(box)) | always])
