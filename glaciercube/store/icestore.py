@@ -146,9 +146,7 @@ class IcechunkStore:
                     add_rows(session.store, times, extra)
                     lengthen(session.store)
                 else:
-                    create(
-                        session.store, with_provenance(template(geobox, times, extra, options, dict(attrs))), options
-                    )
+                    create(session.store, with_provenance(template(geobox, times, extra, dict(attrs))), options)
                 if session.has_uncommitted_changes:
                     commit(found, session, "rows", {})
                 return cls(options, geobox, found, location, lease)

@@ -114,9 +114,7 @@ def pack(probability: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     return np.where(missing, FILL, scaled).astype(np.uint8)
 
 
-def template(
-    geobox: GeoBox, times: npt.NDArray[np.datetime64], extra: xr.Dataset, options: StoreOptions, attrs: dict[str, Any]
-) -> xr.Dataset:
+def template(geobox: GeoBox, times: npt.NDArray[np.datetime64], extra: xr.Dataset, attrs: dict[str, Any]) -> xr.Dataset:
     """The empty cube: lazy arrays of the right shape, with coordinates and metadata.
 
     Parameters
@@ -127,8 +125,6 @@ def template(
         Rows.
     extra : Dataset (time)
         Per-row variables and ``time_bnds``, written as they are.
-    options : StoreOptions
-        Layout.
     attrs : dict
         Global attributes.
 
@@ -142,10 +138,10 @@ def template(
     if not len(times):
         raise StoreError("a store needs at least one date", "widen the interval")
     shape = (len(times), *geobox.shape)
-    chunks = (1, options.block, options.block)
+    # One chunk: dask would make a task for each, and only the shape is wanted. The encoding says how Zarr chunks them.
     data = {
-        "glacier_probability": (_DIMS, da.zeros(shape, chunks=chunks, dtype="float64")),
-        "quality": (_DIMS, da.zeros(shape, chunks=chunks, dtype="uint8")),
+        "glacier_probability": (_DIMS, da.zeros(shape, chunks=-1, dtype="float64")),
+        "quality": (_DIMS, da.zeros(shape, chunks=-1, dtype="uint8")),
     }
     out = xr.Dataset(data, coords={"time": ("time", times), **_grid_coords(geobox)})
     for name, known in PREDICTION_ATTRS.items():

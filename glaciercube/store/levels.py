@@ -207,7 +207,7 @@ class Levels:
     def _create(self, times: npt.NDArray[np.datetime64]) -> None:
         for level in range(1, self.count + 1):
             geobox = level_geobox(self._geobox, level)
-            empty = template(geobox, times, xr.Dataset(coords={"time": times}), self._options, {})
+            empty = template(geobox, times, xr.Dataset(coords={"time": times}), {})
             names = [str(name) for name in empty.variables]
             empty.to_zarr(
                 self._store,

@@ -104,7 +104,7 @@ class ZarrStore:
                     add_rows(objects.zarr(), times, extra)
                     consolidate(objects)
                 else:
-                    create(objects, with_provenance(template(geobox, times, extra, options, dict(attrs))), options)
+                    create(objects, with_provenance(template(geobox, times, extra, dict(attrs))), options)
                 store = cls(options, geobox, location, lease)
                 store.ledger.join()
         except BaseException:
