@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,23 @@ def test_an_example_is_understood(kind: str) -> None:
 
 def test_there_is_no_other_example() -> None:
     assert {path.parent.name for path in DEPLOY.rglob("*.y*ml")} == {"gateway", "kubernetes", "local", "slurm"}
+
+
+@pytest.mark.parametrize("kind", ["gateway", "kubernetes", "local", "slurm"])
+def test_what_an_example_needs_is_installed_for_it(kind: str) -> None:
+    config = load_config(DEPLOY / kind / "job.yaml")
+    needed = {"cluster", str(config.catalog), *(["s3"] if config.store.path.startswith("s3://") else ())}
+    texts = ((DEPLOY / kind / "README.md").read_text(), (DEPLOY / "Dockerfile").read_text())
+    for text in texts:
+        (extras,) = re.findall(r"'(?:glaciercube|\.)\[(.+)\]'", text)
+        assert needed <= set(extras.split(","))
+
+
+def test_the_image_takes_the_command_that_it_is_given() -> None:
+    # Dask Gateway on Kubernetes and JupyterHub set a container's arguments, which an entry point would swallow.
+    words = [line.split(maxsplit=1)[0] for line in (DEPLOY / "Dockerfile").read_text().splitlines() if line.strip()]
+    assert "CMD" in words
+    assert "ENTRYPOINT" not in words
 
 
 def test_what_the_examples_ask_of_slurm_and_the_gateway_exists() -> None:
