@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
@@ -21,7 +22,7 @@ from glaciercube.reading.retry import ReadOptions
 from glaciercube.sensors import Layer
 from glaciercube.store import Missing
 
-__all__ = ["File", "Reading", "Witnesses", "computed", "files_of"]
+__all__ = ["File", "Reading", "Witnesses", "computed", "files_of", "spread"]
 
 # Other scenes that are tried before a place as a whole is said to be out of reach.
 _TRIES: Final = 5
@@ -73,7 +74,8 @@ class Witnesses:
     def of(cls, plan: Plan) -> Witnesses:
         """Choose them."""
         found: dict[tuple[str, str], dict[str, File]] = {}
-        for file in files_of(plan.scenes):
+        # Of each collection a part, several times what is kept: it may lie in several places.
+        for file in files_of(spread(plan.scenes, 4 * _KEPT)):
             found.setdefault((file.address.origin, file.collection), {}).setdefault(file.scene, file)
         chosen = [file for some in found.values() for file in list(some.values())[:: max(1, len(some) // _KEPT)]]
         table = plan.scenes.table
@@ -81,6 +83,14 @@ class Witnesses:
         persistent = plan.compose.mask.recover_ice == "persistent"
         shared = tuple(table["id"][table["sensor"] == "sentinel-2"]) if persistent else ()
         return cls(tuple(chosen), plan.load.read, shared)
+
+
+def spread(scenes: Scenes, count: int) -> Scenes:
+    """So many scenes of each collection at most, evenly over the table: a decade of a mountain range has 100,000."""
+    table = scenes.table
+    places = [np.asarray(rows) for rows in table.groupby(["sensor", "collection"]).indices.values()]
+    chosen = [rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))] for rows in places]
+    return replace(scenes, table=table.iloc[np.sort(np.concatenate(chosen))].reset_index(drop=True))
 
 
 def files_of(scenes: Scenes) -> list[File]:

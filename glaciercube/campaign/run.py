@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from glaciercube.campaign.allocator import give_memory_back
 from glaciercube.campaign.events import Watch
 from glaciercube.campaign.failed import Failures
+from glaciercube.campaign.lacking import spread
 from glaciercube.campaign.left import Left, what_is_left
 from glaciercube.campaign.memory import freeze, remembered
 from glaciercube.campaign.options import RunOptions
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "RunOptions", "run"]
 
 _log = logging.getLogger(__name__)
+
+# Scenes of each collection whose folders workers are asked for.
+_FILES: Final = 400
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,8 @@ def _shared(plan: Plan, client: Any) -> Plan:
 def _some_files(plan: Plan) -> list[str]:
     """A file of each sensor's in every folder of the upper levels, where files are of a disk."""
     chosen: dict[tuple[str, ...], str] = {}
-    for name, item, bands in zip(plan.scenes.table["sensor"], plan.scenes.items(), plan.scenes.bands(), strict=True):
+    some = spread(plan.scenes, _FILES)
+    for name, item, bands in zip(some.table["sensor"], some.items(), some.bands(), strict=True):
         for band in list(bands.values())[:1]:
             path = item.assets[band.asset].href.removeprefix("file://")
             if not Address(path).is_remote:
