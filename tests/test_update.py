@@ -16,10 +16,12 @@ from conftest import FULL
 from fault_server import Asked, FaultServer, serve
 
 from glaciercube.campaign import Outcome, Plan, failed_shards, make_plan, run, update, what_is_left
+from glaciercube.campaign.kernel import Kernel, tasks
 from glaciercube.campaign.keys import changed
 from glaciercube.campaign.memory import remembered
 from glaciercube.campaign.update import merged
 from glaciercube.catalog import Scenes, find
+from glaciercube.change import Calibration, area_series
 from glaciercube.config import Config, parse_config
 from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
 from glaciercube.cube.radar import RadarOptions
@@ -426,3 +428,69 @@ def test_an_update_from_python(world: World, archive: Archive, tmp_path: Path) -
     outcome = update(world.region, found, load_model("ndsi"), store)
     assert (outcome.computed, outcome.skipped) == (1, 3)
     assert missing_scenes(tmp_path / "a.zarr").empty
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.icechunk"])
+def test_a_half_redone_store_says_so(
+    world: World, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name.endswith("icechunk"):
+        pytest.importorskip("icechunk")
+    path = tmp_path / name
+    settings = config(world, archive.folder / "catalog.json", path, run="{dates: 1, threads: 1}")
+    do(settings)
+    assert "unfinished" not in provenance_of(open_store(path))
+    other = replace(settings, model=replace(settings.model, parameters={"threshold": 0.6}))
+    real, asked = tasks, []
+
+    def interrupted(*arguments: Any) -> Any:
+        for task in real(*arguments):
+            asked.append(task)
+            if len(asked) > 1:
+                raise KeyboardInterrupt
+            yield task
+
+    monkeypatch.setattr("glaciercube.campaign.threads_run.tasks", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        do(other)
+    monkeypatch.undo()
+    assert provenance_of(open_store(path))["unfinished"].startswith("4 of 4 shards are still as they were made before")
+    shares = tuple(np.tile(np.linspace(0.0, 1.0, 41), 25))
+    ours = Calibration("ndsi", other.load_model().hash, ("optical",), "observation", (0.1,) * len(shares), shares)
+    with pytest.warns(UserWarning, match="shards are still as they were .* without an interval"):
+        assert area_series(path, world.outlines, calibration=ours)["lower_km2"].isna().all()
+    # Whoever does only what failed before does not finish it.
+    do(replace(other, run=replace(other.run, only_failed=True)))
+    assert provenance_of(open_store(path))["unfinished"].startswith("3 of 4 shards")
+    assert do(other).reasons == {"changed: the model": 3}
+    assert "unfinished" not in provenance_of(open_store(path))
+    assert area_series(path, world.outlines, calibration=ours)["lower_km2"].notna().any()
+
+
+def test_a_date_that_could_not_be_made_anew_keeps_its_scenes(world: World, archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    settings = config(world, archive.folder / "catalog.json", path)
+    do(settings)
+    old, new = archive.process_again("20220829T211853_R086_T06VWM", "20230301T061853", "05.11")
+    plan = settings.plan(again=True)
+    row = next(label for label in plan.labels if label.startswith(LAST))
+
+    def unreadable(*_: Any) -> Any:
+        raise ReadError("cannot read", "try again", failure="transient", uri="a", scene=new, band="red", reason="503")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernel, "read", unreadable)
+        with pytest.raises(ReadError):
+            run(plan, settings.run, settings.as_dict())
+    made = provenance_of(open_store(path))
+    assert old in made["scenes"][row]
+    assert new not in made["scenes"][row]
+    assert new in made["scenes_planned"][row]
+    # A later run still says what changed, goes on with the same plan, and tells in the end.
+    again = settings.plan()
+    assert again.keys == plan.keys
+    assert what_is_left(again).details == (f"{row}: {new} instead of {old}",)
+    assert do(settings).computed == 1
+    made = provenance_of(open_store(path))
+    assert new in made["scenes"][row]
+    assert "scenes_planned" not in made

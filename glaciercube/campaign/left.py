@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +26,8 @@ _CHANGES: Final = ("scenes", *PARTS, "version", "candidates")
 _BITS: Final = {name: 1 << number for number, name in enumerate(_CHANGES)}
 _STATES: Final = tuple(1 << number for number in range(len(_CHANGES), len(_CHANGES) + 4))
 _NEVER, _LOST, _LACKING, _FAILED = _STATES
+# Bits of shards that were made in another way, whatever of.
+_OTHERWISE: Final = np.uint16(sum(_BITS[name] for name in (*PARTS, "version")))
 # Dates of changed scenes that are told with their scenes.
 _TOLD: Final = 3
 _WORDS: Final = {
@@ -56,6 +58,10 @@ class Left:
         Why, in words -> how many shards.
     details : tuple of str
         Scenes that changed, for the first dates.
+    otherwise : mapping of str to int
+        What changed since, in words -> how many shards the store holds that were made before (with another model ...).
+    before : frozenset of str
+        Labels of dates of which the store holds shards that were made of other scenes.
     """
 
     todo: Bool
@@ -63,6 +69,8 @@ class Left:
     work: Bool
     reasons: Mapping[str, int]
     details: tuple[str, ...] = ()
+    otherwise: Mapping[str, int] = field(default_factory=dict)
+    before: frozenset[str] = frozenset()
 
     @property
     def shards(self) -> int:
@@ -120,21 +128,22 @@ def what_is_left(
         failed = known_failures(plan.store) if failed is None else failed
         if made_of is None:
             memory = remembered(plan.store, plan.region.geobox)
-            made_of = memory.made_of if memory else {}
+            made_of = memory.stored if memory else {}
     failures = np.zeros(codes.shape, np.bool_)
     for one in failed or ():
         place = lookup.place(one.row, one.block)
         if place is not None:
             failures[place] = True
     finished = codes == 0
+    otherwise = _counts(codes[(codes & _OTHERWISE) > 0] & _OTHERWISE)
+    before = frozenset(plan.labels[row] for row in np.flatnonzero(((codes & _BITS["scenes"]) > 0).any(axis=0)))
     codes[failures & ~finished] |= _FAILED
     if options.only_failed:
         wanted = failures | ((codes & _LACKING) > 0) if options.retry_missing else failures
         codes[~wanted] = 0
     todo = codes != 0
-    return Left(
-        todo, finished, plan.work, _counts(codes[todo & plan.work]), tuple(_details(plan, codes, made_of or {}))
-    )
+    details = tuple(_details(plan, codes, made_of or {}))
+    return Left(todo, finished, plan.work, _counts(codes[todo & plan.work]), details, otherwise, before)
 
 
 class _Lookup:

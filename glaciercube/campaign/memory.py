@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from glaciercube.campaign.plan import Plan, decisions_of
 from glaciercube.catalog import Scenes
 from glaciercube.errors import StoreError
-from glaciercube.store import Records, StoreOptions, open_reader, open_records, open_store, provenance_of
+from glaciercube.store import PLANNED, Records, StoreOptions, open_reader, open_records, open_store, provenance_of
 
 __all__ = ["Memory", "freeze", "remembered"]
 
@@ -46,12 +46,15 @@ class Memory:
         Hashes of the options of that plan.
     made_of : mapping
         Row label -> identifiers of the scenes that it is, or is to be, made of.
+    stored : mapping
+        The same of what is stored: a row that is being made anew stands here with its earlier scenes.
     """
 
     scenes: Scenes | None
     request: Mapping[str, Any] | None
     decided: Mapping[str, str]
     made_of: Mapping[str, Sequence[str]]
+    stored: Mapping[str, Sequence[str]]
 
     def answers(self, request: Mapping[str, Any]) -> bool:
         """Whether the frozen scenes are the answer to a search."""
@@ -87,14 +90,15 @@ def remembered(store: StoreOptions, geobox: GeoBox) -> Memory | None:
     """
     if open_reader(store, geobox) is None:
         return None
-    made_of = provenance_of(open_store(store.path, endpoint=store.endpoint)).get("scenes")
-    made_of = made_of if isinstance(made_of, Mapping) else {}
+    made = provenance_of(open_store(store.path, endpoint=store.endpoint))
+    stored, planned = (made[name] if isinstance(made.get(name), Mapping) else {} for name in ("scenes", PLANNED))
+    made_of = {**stored, **planned}
     records = open_records(store)
     known = _plan(records)
     data = records.get(str(known["scenes"])) if known else None
     if data is None:
-        return Memory(None, None, {}, made_of)
-    return Memory(_unpacked(data), known["request"], known["decided"], made_of)
+        return Memory(None, None, {}, made_of, stored)
+    return Memory(_unpacked(data), known["request"], known["decided"], made_of, stored)
 
 
 def freeze(records: Records, plan: Plan) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -16,9 +16,12 @@ from glaciercube.cube.offset_record import offset_records, with_records
 from glaciercube.cube.radar import with_corrections
 from glaciercube.reading.retry import ReadOptions
 from glaciercube.region import Region
-from glaciercube.store import StoreOptions, open_reader, open_store, provenance_of
+from glaciercube.store import PLANNED, UNFINISHED, StoreOptions, open_reader, open_store, provenance_of
 
-__all__ = ["attributes", "decisions", "per_row", "provenance", "settled"]
+if TYPE_CHECKING:
+    from glaciercube.campaign.left import Left
+
+__all__ = ["attributes", "decisions", "per_row", "provenance", "settled", "standing"]
 
 
 def decisions(scenes: Scenes, load: LoadOptions) -> dict[str, Any]:
@@ -125,3 +128,36 @@ def provenance(plan: Plan, cube: xr.Dataset, config: Mapping[str, Any]) -> dict[
         "reflectance": str(cube.attrs.get("reflectance", "")),
         **{name: cube.attrs[name] for name in ("mask",) if name in cube.attrs},
     }
+
+
+def standing(plan: Plan, left: Left, stored: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What a store says of itself as long as it holds shards that its plan would make in another way.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is run.
+    left : Left
+        What is left of it.
+    stored : mapping
+        Row label -> scenes that the stored shards were made of.
+
+    Returns
+    -------
+    dict
+        ``scenes`` of every date; of those with shards of earlier scenes these, and the new ones as ``scenes_planned``.
+        ``unfinished``, a sentence, while shards are there that another model or other options made.
+    """
+    now = {label: list(ids) for label, ids in zip(plan.labels, plan.scene_ids, strict=True)}
+    planned = {label: ids for label, ids in now.items() if label in left.before and list(stored.get(label, ids)) != ids}
+    said: dict[str, Any] = {"scenes": {**now, **{label: list(stored[label]) for label in planned}}}
+    if planned:
+        said[PLANNED] = planned
+    if left.otherwise:
+        count = sum(left.otherwise.values())
+        why = "; ".join(f"{count} {what}" for what, count in left.otherwise.items())
+        said[UNFINISHED] = (
+            f"{count} of {len(plan.blocks) * len(plan.rows)} shards are still as they were made before a change "
+            f"({why}), and are being made anew"
+        )
+    return said

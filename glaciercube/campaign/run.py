@@ -18,7 +18,7 @@ from glaciercube.campaign.left import Left, what_is_left
 from glaciercube.campaign.memory import freeze, remembered
 from glaciercube.campaign.options import RunOptions
 from glaciercube.campaign.plan import Plan
-from glaciercube.campaign.provenance import attributes, per_row, provenance
+from glaciercube.campaign.provenance import attributes, per_row, provenance, standing
 from glaciercube.campaign.threads_run import run_on_threads
 from glaciercube.campaign.unit import skeleton
 from glaciercube.cluster import ClusterOptions, address_of, check_paths, connect
@@ -119,18 +119,24 @@ def run(
         cube = check_cube(skeleton(plan), plan.model.contract)
         # Before it is written over.
         memory = remembered(plan.store, plan.region.geobox)
+        stored = memory.stored if memory else {}
         grid, about, rows = plan.region.geobox, attributes(plan), per_row(cube)
         store = stack.enter_context(open_writer(plan.store, grid, plan.times, rows, about, takeover=options.takeover))
         records, name = open_records(plan.store), secrets.token_hex(4)
         failures = Failures(records, name)
-        left = what_is_left(plan, options, store, failures, memory.made_of if memory else {})
+        left = what_is_left(plan, options, store, failures, stored)
         failures.settle(plan, left)
-        store.describe(provenance(plan, cube, config or {}), about["source"])
+        made = provenance(plan, cube, config or {})
+        store.describe({**made, **standing(plan, left, stored)}, about["source"])
         freeze(records, plan)
         watch = Watch(plan, name, left, failures, bar=options.progress, path=options.event_log(plan.store.path))
         stack.enter_context(watch)
         watch.began(where.kind, "" if client is None else str(client.dashboard_link or ""))
         lacking, errors = _do(plan, store, options, watch, left=left, where=where, client=client)
+        if left.otherwise or left.before:
+            # What was made anew may be called so now.
+            again = what_is_left(plan, RunOptions(check="none"), store, failures, stored)
+            store.describe({**made, **standing(plan, again, stored)}, about["source"])
         if options.levels:
             store.build_levels()
         if lacking:

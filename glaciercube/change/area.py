@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from glaciercube.cube import MaskOptions, nan_median
 from glaciercube.errors import OutlineError, StoreError, require
 from glaciercube.inference import QUALITY_BITS
 from glaciercube.region import read_outlines
-from glaciercube.store import open_store, provenance_of
+from glaciercube.store import UNFINISHED, open_store, provenance_of
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -93,7 +94,8 @@ def area_series(
         Dates or years, threshold, masks; a string stands for ``AreaOptions(every=...)``.
     calibration : Calibration or None
         For the interval; the one shipped for the store's model and inputs when None. That is used only where the
-        threshold, the masks, the reflectance and the pixel size are those that it was measured with.
+        threshold, the masks, the reflectance and the pixel size are those that it was measured with. None is used, and
+        a warning says so, while shards of another model or of other options are still in the store.
 
     Returns
     -------
@@ -125,8 +127,12 @@ def area_series(
             "give outlines of that place, or check their CRS",
         )
     series = pd.DataFrame(rows).sort_values(["outline", "time"], ignore_index=True)
+    unfinished = provenance_of(cube).get(UNFINISHED)
+    if unfinished:
+        text = f"{unfinished}: areas are of both, without an interval; `glaciercube run` finishes it"
+        warnings.warn(text, UserWarning, stacklevel=2)
     calibration = calibration or _calibration_of(cube, geobox, options)
-    if calibration is None:
+    if calibration is None or unfinished:
         return series.assign(lower_km2=np.nan, upper_km2=np.nan)[list(COLUMNS)]
     return calibration.interval(series, options.level)[list(COLUMNS)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glaciercube.store.axis import provenance_of
+from glaciercube.store.axis import PLANNED, UNFINISHED, provenance_of
 from glaciercube.store.base import Check, Handle, Store, Written, row_label
 from glaciercube.store.layout import StoreOptions
 from glaciercube.store.ledger import Ledger, Mark
@@ -13,6 +13,8 @@ from glaciercube.store.tidy import Tidied, tidy
 from glaciercube.store.zarrstore import ZarrStore
 
 __all__ = [
+    "PLANNED",
+    "UNFINISHED",
     "Check",
     "Handle",
     "Ledger",

@@ -20,9 +20,22 @@ from glaciercube.store.base import row_label
 from glaciercube.store.layout import NO_TIME, StoreOptions, grid_attributes
 from glaciercube.store.objects import first_line
 
-__all__ = ["PROVENANCE", "add_rows", "check_same", "describe", "labels_of", "provenance_of", "with_provenance"]
+__all__ = [
+    "PLANNED",
+    "PROVENANCE",
+    "UNFINISHED",
+    "add_rows",
+    "check_same",
+    "describe",
+    "labels_of",
+    "provenance_of",
+    "with_provenance",
+]
 
 PROVENANCE: Final = "provenance"
+# What is said only as long as it is so: scenes that dates are to have, and that shards of another model are there.
+PLANNED: Final = "scenes_planned"
+UNFINISHED: Final = "unfinished"
 # Provenance by row or by scene, and what all rows of a store have in common.
 _ACCUMULATED: Final = ("scenes", "reflectance_offsets", "radar_passes")
 _MADE_BY: Final = ("model", "model_hash", "compose", "modalities", "reflectance")
@@ -122,6 +135,8 @@ def with_provenance(empty: xr.Dataset) -> xr.Dataset:
 def describe(store: Any, path: str, provenance: Mapping[str, Any], source: str) -> None:
     """Add to the provenance what the planned rows were made of and with.
 
+    What holds for a while (`PLANNED`, `UNFINISHED`) goes with the first description without it, but for other rows'.
+
     Raises
     ------
     StoreError
@@ -139,7 +154,12 @@ def describe(store: Any, path: str, provenance: Mapping[str, Any], source: str) 
             "choose another path, keep to what the store was made with, or run over all of its dates",
         )
     merged = {key: {**_mapping(known.get(key)), **provenance[key]} for key in _ACCUMULATED if key in provenance}
-    node.attrs.update({**provenance, **merged})
+    waiting = {row: ids for row, ids in _mapping(known.pop(PLANNED, None)).items() if row in kept}
+    merged |= {PLANNED: planned} if (planned := {**waiting, **_mapping(provenance.get(PLANNED))}) else {}
+    unfinished = known.pop(UNFINISHED, None)
+    if kept and unfinished and UNFINISHED not in provenance:
+        known[UNFINISHED] = unfinished
+    node.attrs.put({**known, **provenance, **merged})
     zarr.open_group(store, mode="r+", use_consolidated=False).attrs["source"] = source
 
 
