@@ -138,9 +138,6 @@ class Store(Protocol):
     def describe(self, provenance: Mapping[str, Any], source: str) -> None:
         """Say how the planned rows were made; refused if that is not how others were."""
 
-    def missing(self) -> Iterator[tuple[str, tuple[int, int], Missing]]:
-        """Scenes that shards were made without: row, shard, and which and why."""
-
     def build_levels(self) -> list[str]:
         """Build the coarser levels of rows that are complete and have none; which rows."""
 

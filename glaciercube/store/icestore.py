@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,12 +21,12 @@ from odc.geo.geobox import GeoBox
 from glaciercube.errors import StoreError
 from glaciercube.store.axis import add_rows, check_same, describe, labels_of, with_provenance
 from glaciercube.store.base import Check, Written, checked_rows
-from glaciercube.store.icemarks import Done, create, is_made, keys_of, lengthen, missing_in, missing_of, record
+from glaciercube.store.icemarks import Done, create, is_made, keys_of, lengthen, missing_of, record
 from glaciercube.store.icerepo import BRANCH, commit, ice_errors, repository
 from glaciercube.store.layout import StoreOptions, pack, template
 from glaciercube.store.lease import Lease, Ticket
 from glaciercube.store.ledger import ARRAYS, Mark
-from glaciercube.store.levels import Levels, fingerprint
+from glaciercube.store.levels import Levels, delete_within, fingerprint
 from glaciercube.store.missing import Missing
 from glaciercube.store.objects import Location
 
@@ -206,7 +207,8 @@ class IcechunkStore:
             for one in written:
                 self._session.merge(one.fork)
             anew = record(self._session.store, marks)
-            Levels(self._session.store, self.options, self.geobox).invalidate(anew)
+            store = self._session.store
+            Levels(store, self.options, self.geobox).invalidate(anew, partial(delete_within, store))
             self._commit(f"{len(marks)} shards", {"shards": len(marks)})
 
     def write(
@@ -235,10 +237,6 @@ class IcechunkStore:
             if check == "sha256":
                 self._read_all(store, chosen)
         return Done(labels, keys, chosen)
-
-    def missing(self) -> Iterator[tuple[str, tuple[int, int], Missing]]:
-        """Scenes that shards were made without."""
-        return missing_in(self._location)
 
     def describe(self, provenance: Mapping[str, Any], source: str) -> None:
         """Say how the planned rows were made; see `glaciercube.store.base.Store.describe`."""

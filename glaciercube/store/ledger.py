@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glaciercube.store.missing import Missing
-from glaciercube.store.objects import Listed, Objects
+from glaciercube.store.objects import Listed, Objects, delete_all
 from glaciercube.store.shards import codes
 
 __all__ = ["ARRAYS", "Entries", "Ledger", "Mark", "Piece", "SegmentExistsError", "checksum", "shard_key"]
@@ -237,13 +237,7 @@ class Ledger:
         with self._lock:
             self._next = max(numbers) + 1
             self._append(entries.table.replace_schema_metadata({_WHOLE: b"1"}))
-        for number in numbers:
-            self._objects.delete(self._key(number))
-
-    def forget(self) -> None:
-        """Look at what others appended before appending again."""
-        with self._lock:
-            self._next = None
+        delete_all(self._objects, map(self._key, numbers))
 
     def _append(self, table: pa.Table) -> None:
         self._known = None

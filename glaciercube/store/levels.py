@@ -2,7 +2,8 @@
 
 A level's pixel is the mean of all valid probabilities below it, counted at the finest level and packed once, so that no
 error adds up from level to level; a flag is set where any pixel below has it. A date's levels are built when all of its
-shards are done, and what becomes of a shard that is written anew is missing in the levels until they are built again.
+shards are done. Once one of them is to be written anew, the shards of the levels that lie over it are deleted, and are
+missing until the date's levels are built again: deleting costs nothing like making every level right shard by shard.
 
 The base stays at the root, where everybody looks for it. `xarray.open_datatree` does not take a group whose ``x`` and
 ``y`` are not its parent's, and refuses a store that has levels: `xarray.open_groups` opens all of it.
@@ -10,8 +11,9 @@ The base stays at the root, where everybody looks for it. `xarray.open_datatree`
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Final
 
@@ -24,9 +26,9 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.store.axis import labels_of
 from glaciercube.store.layout import CONVENTIONS, FILL, StoreOptions, encoding, grid_attributes, template
-from glaciercube.store.ledger import ARRAYS
+from glaciercube.store.ledger import ARRAYS, shard_key
 
-__all__ = ["GROUP", "Levels", "fingerprint", "level_count", "level_geobox"]
+__all__ = ["GROUP", "Levels", "delete_within", "fingerprint", "level_count", "level_geobox"]
 
 GROUP: Final = "levels"
 _FROM: Final = f"{GROUP}/made_from"
@@ -146,26 +148,32 @@ class Levels:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def invalidate(self, shards: Iterable[tuple[int, tuple[int, int]]]) -> None:
+    def invalidate(
+        self, shards: Iterable[tuple[int, tuple[int, int]]], delete: Callable[[Iterable[str]], None]
+    ) -> None:
         """Take out of the levels what was made from shards (row, block) that are written anew.
 
         Of all that have room in the levels, and not only of what is recorded: that a date is not whole is recorded
         first, and a kill after that must not leave what is old.
+
+        Parameters
+        ----------
+        shards : iterable of (int, (int, int))
+            Which.
+        delete : callable
+            Deletes objects, where they are there, by their paths in the store; it is given each path once.
         """
         try:
             made = zarr.open_array(self._store, path=_FROM, mode="r+")
         except FileNotFoundError:
             return
         some = [(row, block) for row, block in shards if row < made.shape[0]]
-        for row in sorted({row for row, _ in some}.intersection(self.built())):
-            made[row] = np.zeros(_HASH_BYTES, "uint8")
-        for level in range(1, self.count + 1):
-            group, scale = self._open(level), 2**level
-            for row, block in some:
-                spans = self._options.slices(block, self._shape)
-                y, x = (slice(span.start // scale, -(-span.stop // scale)) for span in spans)
-                group["glacier_probability"][row, y, x] = FILL
-                group["quality"][row, y, x] = 0
+        recorded = sorted({row for row, _ in some}.intersection(self.built()))
+        if recorded:
+            made.oindex[np.array(recorded)] = np.zeros((len(recorded), _HASH_BYTES), "uint8")
+        # A shard of a level lies over 4, 16, 64... of the cube's.
+        above = {(level, row, (y >> level, x >> level)) for row, (y, x) in some for level in range(1, self.count + 1)}
+        delete([shard_key(f"{GROUP}/{level}/{name}", row, at) for level, row, at in sorted(above) for name in ARRAYS])
 
     def _cell(
         self, arrays: Mapping[int, Mapping[str, Any]], row: int, level: int, block: tuple[int, int]
@@ -242,6 +250,18 @@ class Levels:
             prefix = f"{GROUP}/{level}/" if level else ""
             layout.append({"asset": f"{prefix}{ARRAYS[0]}", **made, **place})
         return {"layout": layout, "resampling_method": "average"}
+
+
+def delete_within(store: Any, keys: Iterable[str]) -> None:
+    """Delete paths in a zarr store."""
+
+    async def go() -> None:
+        for key in keys:
+            await store.delete(key)
+
+    # On a thread of its own: in a notebook this one has an event loop already.
+    with ThreadPoolExecutor(1, thread_name_prefix="glaciercube-delete") as pool:
+        pool.submit(asyncio.run, go()).result()
 
 
 def _ceil(shape: tuple[int, int], level: int) -> tuple[int, int]:

@@ -8,7 +8,8 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,7 +21,7 @@ from glaciercube.errors import StoreError
 
 T = TypeVar("T")
 
-__all__ = ["Listed", "Location", "Objects", "clear_errors", "first_line"]
+__all__ = ["Listed", "Location", "Objects", "clear_errors", "delete_all", "first_line"]
 
 _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # How AWS's tools, and GDAL, spell the address of a server that is not Amazon's.
@@ -32,6 +33,8 @@ RETRIES: dict[str, Any] = {
     "retry_timeout": timedelta(minutes=2),
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
 }
+# Objects that are deleted at a time.
+_DELETERS: Final = 16
 _memory: dict[str, Any] = {}
 _lock = threading.Lock()
 
@@ -343,6 +346,13 @@ def _patiently(ask: Callable[[], T]) -> T:
             return ask()
         except Exception as error:  # noqa: BLE001 - all but a few are raised again
             patience.wait(error)
+
+
+def delete_all(objects: Objects, keys: Iterable[str]) -> None:
+    """Remove what is there of these, several at a time."""
+    with ThreadPoolExecutor(_DELETERS, thread_name_prefix="glaciercube-delete") as pool:
+        for _ in pool.map(objects.delete, keys):
+            pass
 
 
 @contextmanager

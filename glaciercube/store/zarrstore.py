@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,7 +22,7 @@ from glaciercube.store.lease import Lease
 from glaciercube.store.ledger import ARRAYS, Entries, Ledger, Mark, SegmentExistsError
 from glaciercube.store.levels import Levels
 from glaciercube.store.missing import Missing
-from glaciercube.store.objects import Location, clear_errors
+from glaciercube.store.objects import Location, clear_errors, delete_all
 from glaciercube.store.shards import Shards, codes
 from glaciercube.store.verify import still_there
 from glaciercube.store.zarrhandle import ZarrHandle
@@ -146,7 +147,7 @@ class ZarrStore:
             if stale:
                 labels = list(self._rows)
                 # While they still count as done: a kill in between, and the next run comes here again.
-                self._levels.invalidate(stale)
+                self._levels.invalidate(stale, partial(delete_all, self._objects))
                 self._append([], [(labels[index], index, block) for index, block in stale])
                 live.remove(stale)
 
@@ -208,10 +209,6 @@ class ZarrStore:
             if not lacking:
                 entries = entries.keep(np.asarray(entries.table["missing"].is_null().to_numpy()))
             return Done(still_there(self._objects, entries, check))
-
-    def missing(self) -> Iterator[tuple[str, tuple[int, int], Missing]]:
-        """Scenes that shards were made without."""
-        return missing_in(self._location)
 
     def describe(self, provenance: Mapping[str, Any], source: str) -> None:
         """Say how the planned rows were made.
