@@ -19,13 +19,12 @@ import yaml
 from glaciercube.campaign import Budget, Plan, PlanOptions, RunOptions, explain
 from glaciercube.campaign.memory import Memory, remembered
 from glaciercube.campaign.provenance import settled
-from glaciercube.campaign.update import Companions, merged, replan
-from glaciercube.catalog import Scenes, SensorOptions, find, without_secrets
+from glaciercube.campaign.update import Companions, merged, patience, replan
+from glaciercube.catalog import Scenes, SensorOptions, find, hull, without_secrets
 from glaciercube.cluster import ClusterOptions
 from glaciercube.cube import ComposeOptions, LoadOptions
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
-from glaciercube.reading.retry import ReadOptions
 from glaciercube.region import Region
 from glaciercube.sensors import Layer, LayerOptions, get_sensor
 from glaciercube.store import StoreOptions
@@ -173,6 +172,7 @@ class Config:
         progress: bool | None = None,
         again: bool = False,
         time: str | None = None,
+        until: str | None = None,
         companions: Companions = "keep",
     ) -> Plan:
         """Decide the job, with offsets held against pixels; see `glaciercube.campaign.make_plan`, `settle_offsets`.
@@ -189,7 +189,10 @@ class Config:
         again : bool
             Search anew, and add what is found to what the store remembers.
         time : str or None
-            Search there instead of ``time``; later runs and updates of this configuration keep to it.
+            Search there instead of ``time``, and keep what the store remembers from outside of it; later runs and
+            updates of this configuration search both.
+        until : str or None
+            The same, from where the store's search began (or ``time`` does) up to this date.
         companions : {"keep", "renew"}
             Of dates that the store has; see `glaciercube.campaign.update_plan`.
 
@@ -202,19 +205,20 @@ class Config:
         model, region = self.load_model(), self.region.region()
         shown = self.run.progress if progress is None else progress
         memory = remembered(self.store, region.geobox)
-        request = self._request(memory, time)
-        if memory is not None and memory.scenes is not None and memory.answers(request) and not (again or time):
+        fresh = again or bool(time or until)
+        request = self._request(memory, fresh=fresh, time=time, until=until)
+        search = str(request.pop("search"))
+        if memory is not None and memory.scenes is not None and memory.answers(request) and not fresh:
             scenes = memory.scenes
             asked = (memory.request or {}).get("asked", "before")
             request["asked"] = asked
             _log.info("scenes as they were found %s; `glaciercube update` searches again", asked)
         else:
-            found = self.find(region, request["searched"])
-            if memory is not None and memory.scenes is not None and memory.continues(request):
-                found = merged(memory.scenes, found, renew=companions == "renew")
-            # Looks have a patience of their own, unless the user has.
-            read = None if self.load.read == ReadOptions() else self.load.read
-            scenes = settled(found, region, self.store, progress=shown, read=read)
+            found = self.find(region, search)
+            if memory is not None and memory.scenes is not None and memory.goes_on(request, found):
+                beyond = bool(time or until) or (fresh and memory.request is None)
+                found = merged(memory.scenes, found, renew=companions == "renew", beyond=beyond)
+            scenes = settled(found, region, self.store, progress=shown, read=patience(self.load))
         plan = replan(
             region,
             scenes,
@@ -231,14 +235,24 @@ class Config:
             explain(plan, self.run, self.budget, cluster=self.cluster)
         return plan
 
-    def _request(self, memory: Memory | None, time: str | None) -> dict[str, Any]:
-        """What is searched for; ``searched`` is longer than ``time`` where an update was asked to go on from there."""
+    def _request(self, memory: Memory | None, *, fresh: bool, time: str | None, until: str | None) -> dict[str, Any]:
+        """What is searched for: now (``search``), and in all (``searched``), which is longer after updates."""
         content = self.as_dict()
         request = {name: content[name] for name in ("catalog", "sensors", "layers", "time")}
-        if time is None and memory is not None and memory.request is not None and memory.answers(request):
-            time = str(memory.request["searched"])
+        before, usual = "", self.time
+        if memory is not None and memory.request is not None and memory.continues(request):
+            before = str(memory.request["searched"])
+            usual = before if memory.answers(request) else self.time
+        elif fresh and memory is not None and memory.scenes is not None and memory.request is None:
+            # A program made the store.
+            before = memory.scenes.interval
+            usual = hull(before, self.time) or self.time
+        if until:
+            time = f"{(before or self.time).partition('/')[0].strip()}/{until}"
+        search = time or usual
+        searched = hull(before, search) if time and before else search
         now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        return {**request, "searched": time or self.time, "asked": now}
+        return {**request, "search": search, "searched": searched, "asked": now}
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values without credentials, for provenance."""

@@ -20,7 +20,7 @@ from glaciercube.campaign.kernel import Kernel, tasks
 from glaciercube.campaign.keys import changed
 from glaciercube.campaign.memory import remembered
 from glaciercube.campaign.update import merged
-from glaciercube.catalog import Scenes, find
+from glaciercube.catalog import Scenes, find, hull, parse_interval
 from glaciercube.change import Calibration, area_series
 from glaciercube.config import Config, parse_config
 from glaciercube.cube import ComposeOptions, LoadOptions, settle_offsets
@@ -454,15 +454,15 @@ def test_a_half_redone_store_says_so(
     with pytest.raises(KeyboardInterrupt):
         do(other)
     monkeypatch.undo()
-    assert provenance_of(open_store(path))["unfinished"].startswith("4 of 4 shards are still as they were made before")
+    assert provenance_of(open_store(path))["unfinished"].startswith("4 of 4 shards may still be as they were made")
     shares = tuple(np.tile(np.linspace(0.0, 1.0, 41), 25))
     ours = Calibration("ndsi", other.load_model().hash, ("optical",), "observation", (0.1,) * len(shares), shares)
-    with pytest.warns(UserWarning, match="shards are still as they were .* without an interval"):
+    with pytest.warns(UserWarning, match="may still be as they were .* without an interval"):
         assert area_series(path, world.outlines, calibration=ours)["lower_km2"].isna().all()
     # Whoever does only what failed before does not finish it.
-    do(replace(other, run=replace(other.run, only_failed=True)))
+    assert do(replace(other, run=replace(other.run, only_failed=True))).computed == 0
     assert provenance_of(open_store(path))["unfinished"].startswith("3 of 4 shards")
-    assert do(other).reasons == {"changed: the model": 3}
+    assert do(other).computed == 3
     assert "unfinished" not in provenance_of(open_store(path))
     assert area_series(path, world.outlines, calibration=ours)["lower_km2"].notna().any()
 
@@ -494,3 +494,65 @@ def test_a_date_that_could_not_be_made_anew_keeps_its_scenes(world: World, archi
     made = provenance_of(open_store(path))
     assert new in made["scenes"][row]
     assert "scenes_planned" not in made
+
+
+def test_an_update_of_a_later_time_keeps_what_is_earlier(world: World, archive: Archive, tmp_path: Path) -> None:
+    """Its rows, and that one of them failed."""
+    path = tmp_path / "a.zarr"
+    settings = config(world, archive.folder / "catalog.json", path, time="2021", run="{dates: 1}")
+    read = Kernel.read
+
+    def unreadable(kernel: Kernel, task: Any) -> Any:
+        if task.unit.rows == (1,):
+            raise ReadError("cannot read", "try again", failure="transient", uri="a", scene="a", band="b", reason="503")
+        return read(kernel, task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Kernel, "read", unreadable)
+        with pytest.raises(ReadError):
+            do(settings)
+    # What is gone from the catalogue stays, too: nobody looked for it there.
+    archive.hide(FIRST.replace("-", ""))
+    later = settings.plan(time="2022-08-01/2022-12-31")
+    assert [label[:10] for label in later.labels] == [FIRST, SECOND, LAST]
+    failed = replace(settings.run, only_failed=True)
+    assert run(later, failed).reasons == {"failed before": 1}
+    assert run(settings.plan(), settings.run).computed == 1
+    memory = remembered(settings.store, settings.region.region().geobox)
+    assert memory is not None
+    assert memory.request is not None
+    assert memory.request["searched"] == "2021/2022-12-31"
+    # The next update searches what is in between, and one of an earlier end takes nothing back.
+    assert [label[:10] for label in settings.plan(again=True).labels] == [FIRST, SECOND, THIRD, LAST]
+    assert len(settings.plan(until="2021-12-31").labels) == 3
+    assert len(replace(settings, time="2021-09").plan().labels) == 1
+
+
+def test_program_and_configuration_go_on_from_each_other(world: World, archive: Archive, tmp_path: Path) -> None:
+    catalog, path = archive.folder / "catalog.json", tmp_path / "a.zarr"
+    settings = config(world, catalog, path, time="2022")
+    region, store, model = settings.region.region(), settings.store, settings.load_model()
+
+    def found(time: str) -> Scenes:
+        return find(catalog, region, time, ["sentinel-2"])
+
+    assert run(make_plan(region, settle_offsets(found("2021"), region), model, store)).computed == 2
+    archive.hide(FIRST.replace("-", ""))
+    # A run is of its own time; an update goes on from what the program found.
+    assert [label[:10] for label in settings.plan().labels] == [THIRD, LAST]
+    outcome = do(settings, again=True)
+    assert (outcome.computed, outcome.skipped) == (2, 2)
+    assert len(settings.plan(again=True).labels) == 4
+    # And the program from that: the search stays the configuration's.
+    archive.hide(LAST.replace("-", ""))
+    assert update(region, found("2022-06/2022-07"), model, store).computed == 0
+    archive.hide(THIRD.replace("-", ""))
+    assert len(settings.plan().labels) == 4
+
+
+def test_an_interval_that_holds_two() -> None:
+    assert hull("2021", "2022-06/2022-07") == "2021/2022-07"
+    assert hull("2021-06/..", "2021") == "2021/.."
+    assert hull("2021", "2021") == "2021"
+    assert hull("", "2021") == ""
+    assert parse_interval(hull("../2020", "2019-01-01T00:00:00Z/2021")) == parse_interval("../2021")

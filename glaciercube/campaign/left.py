@@ -211,7 +211,11 @@ def _why(code: int) -> str:
 
 
 def _details(plan: Plan, codes: Codes, made_of: Mapping[str, Sequence[str]]) -> Iterable[str]:
-    rows = np.flatnonzero(((codes & _BITS["scenes"]) > 0).any(axis=0))
+    changes = np.atleast_1d(((codes & _BITS["scenes"]) > 0).any(axis=0))
+    # A shard that a run was about to write anew is not marked any more: what it was made of is known all the same.
+    for row in np.flatnonzero((codes > 0).any(axis=0) & ~changes).tolist():
+        changes[row] = list(made_of.get(plan.labels[row], plan.scene_ids[row])) != list(plan.scene_ids[row])
+    rows = np.flatnonzero(changes)
     for row in rows[:_TOLD].tolist():
         label, now = plan.labels[row], plan.scene_ids[row]
         before = made_of.get(label, now)

@@ -19,7 +19,16 @@ from odc.geo.geobox import GeoBox
 from glaciercube.campaign.plan import Plan, decisions_of
 from glaciercube.catalog import Scenes
 from glaciercube.errors import StoreError
-from glaciercube.store import PLANNED, Records, StoreOptions, open_reader, open_records, open_store, provenance_of
+from glaciercube.store import (
+    PLANNED,
+    UNFINISHED,
+    Records,
+    StoreOptions,
+    open_reader,
+    open_records,
+    open_store,
+    provenance_of,
+)
 
 __all__ = ["Memory", "freeze", "remembered"]
 
@@ -46,15 +55,20 @@ class Memory:
         Hashes of the options of that plan.
     made_of : mapping
         Row label -> identifiers of the scenes that it is, or is to be, made of.
-    stored : mapping
-        The same of what is stored: a row that is being made anew stands here with its earlier scenes.
+    said : mapping
+        What the store says while rows are made anew (`glaciercube.campaign.provenance.standing`).
     """
 
     scenes: Scenes | None
     request: Mapping[str, Any] | None
     decided: Mapping[str, str]
     made_of: Mapping[str, Sequence[str]]
-    stored: Mapping[str, Sequence[str]]
+    said: Mapping[str, Any]
+
+    @property
+    def stored(self) -> Mapping[str, Sequence[str]]:
+        """As ``made_of``, of what is stored: a row that is being made anew stands here with its earlier scenes."""
+        return dict(self.said.get("scenes", {}))
 
     def answers(self, request: Mapping[str, Any]) -> bool:
         """Whether the frozen scenes are the answer to a search."""
@@ -63,6 +77,15 @@ class Memory:
     def continues(self, request: Mapping[str, Any] | None) -> bool:
         """Whether a search goes on from the frozen one: it differs in time alone."""
         return self.scenes is not None and _without(self.request, *_WHEN) == _without(request, *_WHEN)
+
+    def goes_on(self, request: Mapping[str, Any] | None, found: Scenes) -> bool:
+        """Whether found scenes go on from the frozen ones; a program's have no request, and are told by themselves."""
+        return self.continues(request) or (self.request is None and self.is_of(found))
+
+    def is_of(self, found: Scenes) -> bool:
+        """Whether other scenes are of the same catalogue and sensors as the frozen ones."""
+        known = self.scenes
+        return known is not None and (known.source, known.sensors) == (found.source, found.sensors)
 
     def keeps(self, scenes: Scenes, decided: Mapping[str, str]) -> Mapping[str, Sequence[str]] | None:
         """What dates were made of, if companions are chosen in the same way still."""
@@ -91,14 +114,14 @@ def remembered(store: StoreOptions, geobox: GeoBox) -> Memory | None:
     if open_reader(store, geobox) is None:
         return None
     made = provenance_of(open_store(store.path, endpoint=store.endpoint))
-    stored, planned = (made[name] if isinstance(made.get(name), Mapping) else {} for name in ("scenes", PLANNED))
-    made_of = {**stored, **planned}
+    said: dict[str, Any] = {name: made[name] for name in ("scenes", PLANNED, UNFINISHED) if name in made}
+    made_of = {**said.get("scenes", {}), **said.get(PLANNED, {})}
     records = open_records(store)
     known = _plan(records)
     data = records.get(str(known["scenes"])) if known else None
     if data is None:
-        return Memory(None, None, {}, made_of, stored)
-    return Memory(_unpacked(data), known["request"], known["decided"], made_of, stored)
+        return Memory(None, None, {}, made_of, said)
+    return Memory(_unpacked(data), known["request"], known["decided"], made_of, said)
 
 
 def freeze(records: Records, plan: Plan) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -130,7 +130,7 @@ def provenance(plan: Plan, cube: xr.Dataset, config: Mapping[str, Any]) -> dict[
     }
 
 
-def standing(plan: Plan, left: Left, stored: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def standing(plan: Plan, left: Left, said: Mapping[str, Any]) -> dict[str, Any]:
     """What a store says of itself as long as it holds shards that its plan would make in another way.
 
     Parameters
@@ -139,25 +139,31 @@ def standing(plan: Plan, left: Left, stored: Mapping[str, Sequence[str]]) -> dic
         What is run.
     left : Left
         What is left of it.
-    stored : mapping
-        Row label -> scenes that the stored shards were made of.
+    said : mapping
+        What this gave before: it holds until everything is done, since a shard that a killed run was about to write
+        anew is not marked any more, and has its old pixels.
 
     Returns
     -------
     dict
         ``scenes`` of every date; of those with shards of earlier scenes these, and the new ones as ``scenes_planned``.
-        ``unfinished``, a sentence, while shards are there that another model or other options made.
+        ``unfinished``, a sentence, while there are shards that another model or other options made.
     """
-    now = {label: list(ids) for label, ids in zip(plan.labels, plan.scene_ids, strict=True)}
-    planned = {label: ids for label, ids in now.items() if label in left.before and list(stored.get(label, ids)) != ids}
-    said: dict[str, Any] = {"scenes": {**now, **{label: list(stored[label]) for label in planned}}}
+    stored, waiting = said.get("scenes", {}), said.get(PLANNED, {})
+    scenes, planned = {}, {}
+    for row, (label, ids) in enumerate(zip(plan.labels, map(list, plan.scene_ids), strict=True)):
+        older = label in left.before or (label in waiting and not left.finished[:, row].all())
+        scenes[label] = list(stored.get(label, ids)) if older else ids
+        if scenes[label] != ids:
+            planned[label] = ids
+    found: dict[str, Any] = {"scenes": scenes}
     if planned:
-        said[PLANNED] = planned
-    if left.otherwise:
-        count = sum(left.otherwise.values())
+        found[PLANNED] = planned
+    open_ = int((~left.finished).sum())
+    if left.otherwise or (open_ and UNFINISHED in said):
         why = "; ".join(f"{count} {what}" for what, count in left.otherwise.items())
-        said[UNFINISHED] = (
-            f"{count} of {len(plan.blocks) * len(plan.rows)} shards are still as they were made before a change "
-            f"({why}), and are being made anew"
+        found[UNFINISHED] = (
+            f"{open_} of {left.finished.size} shards may still be as they were made before a change"
+            f"{f' ({why})' if why else ''}, and are being made anew"
         )
-    return said
+    return found

@@ -119,7 +119,7 @@ def run(
         cube = check_cube(skeleton(plan), plan.model.contract)
         # Before it is written over.
         memory = remembered(plan.store, plan.region.geobox)
-        stored = memory.stored if memory else {}
+        stored, said = (memory.stored, memory.said) if memory else ({}, {})
         grid, about, rows = plan.region.geobox, attributes(plan), per_row(cube)
         store = stack.enter_context(open_writer(plan.store, grid, plan.times, rows, about, takeover=options.takeover))
         records, name = open_records(plan.store), secrets.token_hex(4)
@@ -127,16 +127,17 @@ def run(
         left = what_is_left(plan, options, store, failures, stored)
         failures.settle(plan, left)
         made = provenance(plan, cube, config or {})
-        store.describe({**made, **standing(plan, left, stored)}, about["source"])
+        said = standing(plan, left, said)
+        store.describe({**made, **said}, about["source"])
         freeze(records, plan)
         watch = Watch(plan, name, left, failures, bar=options.progress, path=options.event_log(plan.store.path))
         stack.enter_context(watch)
         watch.began(where.kind, "" if client is None else str(client.dashboard_link or ""))
         lacking, errors = _do(plan, store, options, watch, left=left, where=where, client=client)
-        if left.otherwise or left.before:
+        if len(said) > 1:
             # What was made anew may be called so now.
             again = what_is_left(plan, RunOptions(check="none"), store, failures, stored)
-            store.describe({**made, **standing(plan, again, stored)}, about["source"])
+            store.describe({**made, **standing(plan, again, said)}, about["source"])
         if options.levels:
             store.build_levels()
         if lacking:

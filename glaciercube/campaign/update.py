@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pandas as pd
@@ -16,9 +17,10 @@ from glaciercube.campaign.options import RunOptions
 from glaciercube.campaign.plan import Plan, decisions_of, make_plan
 from glaciercube.campaign.provenance import settled
 from glaciercube.campaign.run import Outcome, run
-from glaciercube.catalog import Scenes, parse_interval
+from glaciercube.catalog import Scenes, hull, parse_interval
 from glaciercube.cluster import ClusterOptions
 from glaciercube.cube import ComposeOptions, LoadOptions
+from glaciercube.reading.retry import ReadOptions
 from glaciercube.region import Region
 from glaciercube.sensors import SceneFacts
 from glaciercube.store import StoreOptions
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from glaciercube.models.base import Model
 
-__all__ = ["Companions", "merged", "replan", "update", "update_plan"]
+__all__ = ["Companions", "merged", "patience", "replan", "update", "update_plan"]
 
 Companions = Literal["keep", "renew"]
 # Versions of one scene differ in when they were processed, and not in when they were taken.
@@ -83,7 +85,8 @@ def update_plan(
 
     Dates are added wherever they fall. A date whose scenes were processed again, or completed, is composed anew and
     its key changes. Scenes that the catalogue does not have any more, and that no other replaces, stay in the plan, and
-    the ground is that of the first plan, as long as companions are kept. With windows (``month`` ...), a new date
+    the ground is that of the first plan, as long as companions are kept. So do the scenes of the store that are outside
+    of the interval that was searched. With windows (``month`` ...), a new date
     changes the window that it falls into.
 
     Parameters
@@ -106,10 +109,18 @@ def update_plan(
     memory = remembered(store, region.geobox)
     # Scenes that a program gave have no request of their own; what they continue is the caller's word.
     if memory is not None and memory.scenes is not None and memory.scenes.sensors == found.sensors:
-        found = merged(memory.scenes, found, renew=companions == "renew")
-    scenes = settled(found, region, store, progress=progress, read=None if load is None else load.read)
+        found = merged(memory.scenes, found, renew=companions == "renew", beyond=True)
     return replan(
-        region, scenes, model, store, memory, companions=companions, load=load, compose=compose, options=options
+        region,
+        settled(found, region, store, progress=progress, read=patience(load)),
+        model,
+        store,
+        memory,
+        companions=companions,
+        load=load,
+        compose=compose,
+        options=options,
+        request=_carried_on(memory, found),
     )
 
 
@@ -136,7 +147,21 @@ def replan(
     )
 
 
-def merged(known: Scenes, found: Scenes, *, renew: bool = False) -> Scenes:
+def patience(load: LoadOptions | None) -> ReadOptions | None:
+    """How looks at pixels are read: they have a patience of their own, unless the user has."""
+    return None if load is None or load.read == ReadOptions() else load.read
+
+
+def _carried_on(memory: Memory | None, found: Scenes) -> dict[str, Any] | None:
+    """The request that a store's scenes answer together with those that a program found."""
+    if memory is None or memory.request is None or not memory.is_of(found):
+        return None
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    searched = hull(str(memory.request["searched"]), found.interval) or memory.request["searched"]
+    return {**memory.request, "searched": searched, "asked": now}
+
+
+def merged(known: Scenes, found: Scenes, *, renew: bool = False, beyond: bool = False) -> Scenes:
     """Scenes of a new search, with those that only an earlier one found.
 
     Parameters
@@ -147,6 +172,8 @@ def merged(known: Scenes, found: Scenes, *, renew: bool = False) -> Scenes:
         What is found now. Its interval says which of the known scenes count.
     renew : bool
         Take the ground as it is found now.
+    beyond : bool
+        Known scenes outside of that interval count, too, and the interval becomes the hull of both.
 
     Returns
     -------
@@ -167,13 +194,15 @@ def merged(known: Scenes, found: Scenes, *, renew: bool = False) -> Scenes:
             stacklevel=2,
         )
     moving = known.table[~known.table["sensor"].isin(still)]
-    gone = moving[~moving["id"].isin(fresh["id"]) & _inside(moving["datetime"], found.interval)]
+    # Outside of the interval nobody looked whether a scene is still there.
+    counts = beyond | _inside(moving["datetime"], found.interval)
+    gone = moving[~moving["id"].isin(fresh["id"]) & counts]
     left = gone[[not _is_replaced(known, scene, found) for _, scene in gone.iterrows()]]
     # Where its files are is said by the catalogue of now.
     same, lost = now[now["id"].isin(ground["id"])], ground[~ground["id"].isin(now["id"])]
     parts = [part for part in (_labelled(fresh, moving), left, same, lost) if len(part)]
     table = pd.concat(parts).sort_values(["sensor", "time", "id"]).reset_index(drop=True)
-    return replace(found, table=table)
+    return replace(found, table=table, interval=hull(known.interval, found.interval) if beyond else found.interval)
 
 
 def _inside(when: pd.Series[Any], interval: str) -> pd.Series[Any]:

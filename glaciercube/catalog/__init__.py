@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from glaciercube.catalog.find import SensorOptions, find
-from glaciercube.catalog.interval import parse_interval
+from glaciercube.catalog.interval import hull, parse_interval
 from glaciercube.catalog.profile_file import load_profile
 from glaciercube.catalog.profiles import PROFILES, Profile, signer
 from glaciercube.catalog.scenes import Scenes
@@ -15,6 +15,7 @@ __all__ = [
     "Scenes",
     "SensorOptions",
     "find",
+    "hull",
     "load_profile",
     "parse_interval",
     "signer",

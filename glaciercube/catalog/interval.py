@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pandas as pd
 
 from glaciercube.errors import ConfigError
 
-__all__ = ["Interval", "parse_interval", "written"]
+__all__ = ["Interval", "hull", "parse_interval", "written"]
 
 # Both ends included, UTC; an end that is None is open.
 Interval: TypeAlias = tuple[dt.datetime | None, dt.datetime | None]
+_ANY: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def parse_interval(time: str) -> Interval:
@@ -44,6 +45,21 @@ def parse_interval(time: str) -> Interval:
     if begin and finish and finish < begin:
         raise ConfigError(f"time {time!r} ends before it starts", "write the earlier date first")
     return begin, finish
+
+
+def hull(first: str, second: str) -> str:
+    """The shortest interval that holds two others, in their own words; empty if either is."""
+    if not first or not second:
+        return ""
+    both = [(parse_interval(time), *_ends(time)) for time in (first, second)]
+    begin = min(both, key=lambda one: (one[0][0] is not None, one[0][0] or _ANY))[1]
+    end = max(both, key=lambda one: (one[0][1] is None, one[0][1] or _ANY))[2]
+    return begin if begin == end else f"{begin}/{end}"
+
+
+def _ends(time: str) -> tuple[str, str]:
+    first, slash, last = (part.strip() for part in time.partition("/"))
+    return first or "..", (last if slash else first) or ".."
 
 
 def _period(text: str, open_ended: str) -> pd.Period | None:

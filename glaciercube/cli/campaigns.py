@@ -64,8 +64,8 @@ def run(config: Path, *, only_failed: bool, retry_missing: bool, cluster: str | 
 
 @main.command()
 @CONFIG
-@click.option("--until", metavar="DATE", help="Search up to this date, instead of the end of CONFIG's time.")
-@click.option("--time", metavar="INTERVAL", help="Search in this interval, instead of CONFIG's time.")
+@click.option("--until", metavar="DATE", help="Search up to this date, from where the store's search began.")
+@click.option("--time", metavar="INTERVAL", help="Search in this interval; what the store has beside it stays.")
 @click.option("--renew-companions", is_flag=True, help="Let dates that are stored take nearer radar scenes, too.")
 @_RETRY
 @_CLUSTER
@@ -86,7 +86,8 @@ def update(
     New dates are added wherever they fall. A date whose scenes were processed again or completed is computed anew;
     all others stay as they are, also if their scenes are gone from the catalogue, or a radar scene that came late is
     nearer to them (unless --renew-companions). With `compose: month` and the like a new date changes the window that it
-    falls into. An interval given here is kept by later runs and updates of the same CONFIG.
+    falls into. What was searched before and an interval given here are searched together by later updates of the same
+    CONFIG.
     """
     from glaciercube.config import load_config
 
@@ -96,10 +97,8 @@ def update(
     settings = load_config(config)
     options = replace(settings.run, progress=not quiet, retry_missing=settings.run.retry_missing or retry_missing)
     settings = replace(settings, run=options, cluster=_cluster(settings, cluster))
-    if until:
-        time = f"{settings.time.partition('/')[0].strip()}/{until}"
     companions: Any = "renew" if renew_companions else "keep"
-    _go(settings, settings.plan(progress=not quiet, again=True, time=time, companions=companions))
+    _go(settings, settings.plan(progress=not quiet, again=True, time=time, until=until, companions=companions))
 
 
 @main.command()
