@@ -21,7 +21,7 @@ from glaciercube.cluster import (
     predict_resources,
 )
 from glaciercube.config import parse_config
-from glaciercube.devices import DevicePlugin
+from glaciercube.devices import DevicePlugin, device_here
 from glaciercube.errors import ClusterError, ConfigError
 
 
@@ -178,22 +178,64 @@ def test_a_path_of_this_machine_is_refused_to_workers_elsewhere(tmp_path: Path, 
     assert sorted(p.name for p in here.iterdir()) == ["data"]
 
 
-def test_each_device_goes_to_one_worker(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-in: both workers are of this process, and CUDA is said to have one device."""
+@pytest.fixture
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-in: CUDA is said to have one device; both workers are of this process."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"made-up-{index}"))
-    client.register_plugin(DevicePlugin("test"))
+
+
+def gpus(client: Client) -> dict[str, float]:
+    """The resource GPU of each worker."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return {address: worker["resources"].get("GPU", 0) for address, worker in workers.items()}
+
+
+def devices(client: Client) -> dict[str, str | None]:
+    """What tasks on each worker take for their device."""
+    return {address: client.submit(device_here, workers=[address], pure=False).result() for address in gpus(client)}
+
+
+@pytest.mark.usefixtures("one_device")
+def test_each_device_goes_to_one_worker(client: Client) -> None:
+    plugin = DevicePlugin("test")
+    client.register_plugin(plugin)
     try:
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        assert sorted(w["resources"].get("GPU", 0) for w in workers.values()) == [0, 1]
+        assert sorted(gpus(client).values()) == [0, 1]
         assert predict_resources(client, None, None) == {"GPU": 1}
         assert predict_resources(client, None, "cuda") == {"GPU": 1}
         assert predict_resources(client, None, "cpu") == {}
         with pytest.raises(ClusterError, match=r"no worker has the resource TPU: start workers with --resources TPU=1"):
             predict_resources(client, "TPU", None)
     finally:
-        client.unregister_worker_plugin(DevicePlugin.name)
+        client.unregister_worker_plugin(plugin.name)
     # It is given back.
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    assert [w["resources"].get("GPU", 0) for w in workers.values()] == [0, 0]
+    assert set(gpus(client).values()) == {0}
+
+
+@pytest.mark.usefixtures("one_device")
+def test_two_runs_share_the_devices_until_the_last_ends(client: Client) -> None:
+    first, second = DevicePlugin("first"), DevicePlugin("second")
+    client.register_plugin(first)
+    had, held = gpus(client), devices(client)
+    client.register_plugin(second)
+    assert (gpus(client), devices(client)) == (had, held)
+    client.unregister_worker_plugin(first.name)
+    assert (gpus(client), devices(client)) == (had, held)
+    assert sorted(held.values(), key=str) == [None, "cuda:0"]
+    client.unregister_worker_plugin(second.name)
+    assert set(gpus(client).values()) == {0}
+    assert set(devices(client).values()) == {None}
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_resource_that_workers_have_by_themselves_is_left_as_it_was() -> None:
+    cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=":0", resources={"GPU": 4})
+    with cluster, Client(cluster, set_as_default=False) as client:
+        plugin = DevicePlugin("test")
+        client.register_plugin(plugin)
+        assert list(gpus(client).values()) == [4]
+        assert list(devices(client).values()) == ["cuda:0"]
+        client.unregister_worker_plugin(plugin.name)
+        assert list(gpus(client).values()) == [4]

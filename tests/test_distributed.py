@@ -12,29 +12,33 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import dask
+import geopandas
 import pytest
+import shapely
 import xarray as xr
 from clusters import local, moved, other_worker, workers_of
 from distributed import Client, WorkerPlugin
 
-from glaciercube.campaign import Plan, RunOptions, make_plan, run
+from glaciercube.campaign import Outcome, Plan, PlanOptions, RunOptions, make_plan, run
 from glaciercube.campaign.events import read_events
 from glaciercube.campaign.kernel import tasks
 from glaciercube.catalog import Scenes, find
 from glaciercube.cluster import ClusterOptions, address_of
 from glaciercube.errors import ClusterError, ReadError
-from glaciercube.inference import BlockOptions
+from glaciercube.inference import NOT_CANDIDATE, BlockOptions
 from glaciercube.models import load_model
 from glaciercube.models.registry import save_model
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, missing_scenes, open_store
+from glaciercube.store.zarrstore import ZarrStore
 
 
 @pytest.fixture(scope="module")
@@ -287,14 +291,19 @@ def other(name, installed=versions._version_cached):
     return "0.1" if name == "xarray" else installed(name)
 
 versions._version_cached = other
+
+# Nor can it open what another version pickled.
+from glaciercube.campaign.kernel import Task
+
+def unknown(self, state):
+    raise AttributeError("what is this?")
+
+Task.__setstate__ = unknown
 """
 
 
-def test_workers_that_come_late_do_their_share_if_they_are_fit(
-    tmp_path: Path, world: World, scenes: Scenes, caplog: pytest.LogCaptureFixture
-) -> None:
-    come, preload = tmp_path / "come", tmp_path / "preload.py"
-    preload.write_text(_OTHER_VERSIONS)
+def waits(come: Path) -> WorkerPlugin:
+    """Lets a run begin, and a worker go on with a fourth task only when a file has come."""
 
     class Waits(WorkerPlugin):  # defined here, so that it travels by value
         def setup(self, worker: Any) -> None:
@@ -310,28 +319,47 @@ def test_workers_that_come_late_do_their_share_if_they_are_fit(
 
             Kernel.read = slow  # type: ignore[method-assign]
 
+    return Waits()
+
+
+@contextmanager
+def begun(plan: Plan, client: Client, come: Path, where: ClusterOptions | None = None) -> Iterator[Future[Outcome]]:
+    """A run that has written something, and goes on when the context's body has made `come`."""
+    client.register_plugin(waits(come), name="waits")
+    log = Path(f"{plan.store.path}.events.jsonl")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(run, plan, RunOptions(dates=1), cluster=where or client)
+        try:
+            while not (log.exists() and any(e["event"] == "written" for e in read_events(log))):
+                assert not done.done(), done.exception()
+                time.sleep(0.05)
+            yield done
+        finally:
+            # Whatever happens, the run must end.
+            come.touch()
+
+
+def test_workers_that_come_late_do_their_share_if_they_are_fit(
+    tmp_path: Path, world: World, scenes: Scenes, caplog: pytest.LogCaptureFixture
+) -> None:
+    come, preload = tmp_path / "come", tmp_path / "preload.py"
+    preload.write_text(_OTHER_VERSIONS)
+
     folder = save_model(load_model("fusion-unet"), tmp_path / "mine")
     plan = plan_at(tmp_path / "a.zarr", world, scenes, str(folder), shard=64)
     shutil.rmtree(folder)
     # What travels with a task says nothing of weights.
     (first_task, *_) = tasks(plan, next(plan.units()), 4)
     assert len(pickle.dumps(first_task)) < 200_000
-    with local(1) as client, ThreadPoolExecutor(1) as pool:
+    with local(1) as client, ExitStack() as stack:
         (first,) = workers_of(client)
-        client.register_plugin(Waits(), name="waits")
-        done = pool.submit(run, plan, RunOptions(dates=1), cluster=client)
-        log = tmp_path / "a.zarr.events.jsonl"
-        while not (log.exists() and any(e["event"] == "written" for e in read_events(log))):
-            assert not done.done(), done.exception()
-            time.sleep(0.05)
-        with ExitStack() as stack:
-            # Whatever happens, the run must end.
-            stack.callback(come.touch)
-            fit = stack.enter_context(other_worker(client))
-            unfit = stack.enter_context(other_worker(client, "--no-nanny", "--preload", str(preload)))
-            come.touch()
-            assert done.result(timeout=250).computed == 16
-            assert workers_of(client) == {first, fit}
+        done = stack.enter_context(begun(plan, client, come))
+        fit = stack.enter_context(other_worker(client))
+        unfit = stack.enter_context(other_worker(client, "--no-nanny", "--preload", str(preload)))
+        come.touch()
+        assert done.result(timeout=250).computed == 16
+        assert workers_of(client) == {first, fit}
+    log = tmp_path / "a.zarr.events.jsonl"
     # The weights came to it, though nobody has their folder any more.
     assert {e["worker"] for e in read_events(log) if e["event"] == "predicted"} == {first, fit}
     assert f"the worker {unfit} has xarray 0.1 and the run has {xr.__version__}: it is sent away" in caplog.text
@@ -398,18 +426,103 @@ def test_a_model_is_loaded_once_and_remembers_what_fits(
     assert pixels(tmp_path / "a.zarr") == pixels(tmp_path / "b.zarr") == pixels(tmp_path / "c.zarr")
 
 
+def elsewhere(folder: Path) -> list[str]:
+    """Within this a program sees the same paths, but another disk behind one of them."""
+    command = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none "{folder}" && exec "$@"', "sh"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a worker cannot be given another disk here: unshare and mount need root")
+    return command
+
+
 def test_a_worker_with_another_disk_is_refused_before_anything_runs(
     tmp_path: Path, world: World, scenes: Scenes, client: Client
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    # The same paths, but another disk behind one of them.
-    elsewhere = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none "{out}" && exec "$@"', "sh"]
-    if subprocess.run([*elsewhere, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a worker cannot be given another disk here: unshare and mount need root")
     with (
-        other_worker(client, "--no-nanny", within=elsewhere) as other,
+        other_worker(client, "--no-nanny", within=elsewhere(out)) as other,
         pytest.raises(ClusterError, match=rf"the worker {other} on \S+ does not see .*out/a\.zarr, which is a path"),
     ):
         run(plan_at(out / "a.zarr", world, scenes), cluster=client)
     assert list(out.iterdir()) == []
+
+
+def test_a_worker_with_another_disk_that_comes_late_is_sent_away(
+    tmp_path: Path, world: World, scenes: Scenes, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, come = tmp_path / "out", tmp_path / "come"
+    out.mkdir()
+    with local(1) as client, ExitStack() as stack:
+        done = stack.enter_context(begun(plan_at(out / "a.zarr", world, scenes), client, come))
+        other = stack.enter_context(other_worker(client, "--no-nanny", within=elsewhere(out)))
+        come.touch()
+        assert done.result(timeout=100).computed == 36
+        assert other not in workers_of(client)
+    assert f"the worker {other} does not see {out / 'a.zarr'}, which is a path of the run's machine" in caplog.text
+
+
+def test_a_run_whose_devices_are_gone_says_so(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    async def take(dask_worker: Any) -> None:
+        await dask_worker.set_resources(GPU=0)
+
+    come = tmp_path / "come"
+    with local(1, resources={"GPU": 1}) as client:
+        where = ClusterOptions(address_of(client), resource="GPU", wait=2)
+        with begun(plan_at(tmp_path / "a.zarr", world, scenes), client, come, where) as done:
+            client.run(take)
+            come.touch()
+            with pytest.raises(ClusterError, match="has had no worker with the resource GPU for 2 s"):
+                done.result(timeout=100)
+
+
+def test_levels_are_built_when_the_cluster_is_gone(
+    tmp_path: Path, world: World, scenes: Scenes, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    @contextmanager
+    def lent(given: Any) -> Iterator[Client]:  # noqa: ARG001 - as `connect`
+        yield client
+        said.append("given back")
+
+    build = ZarrStore.build_levels
+
+    def built(self: ZarrStore) -> list[str]:
+        said.append("built")
+        return build(self)
+
+    monkeypatch.setattr(sys.modules["glaciercube.campaign.run"], "connect", lent)
+    monkeypatch.setattr(ZarrStore, "build_levels", built)
+    run(plan_at(tmp_path / "a.zarr", world, scenes), RunOptions(levels=True), cluster=client)
+    assert said == ["given back", "built"]
+
+
+def test_what_holds_nothing_is_one_task_for_any_worker(
+    tmp_path: Path, world: World, scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = world.region.geobox.boundingbox
+    corner = shapely.box(box.left + 5, box.top - 10, box.left + 10, box.top - 5)
+    outlines = geopandas.GeoDataFrame({"outline": ["one"]}, geometry=[corner], crs=str(world.region.geobox.crs))
+    region, options = replace(world.region, outlines=outlines), StoreOptions(str(tmp_path / "a.zarr"), 32, 32)
+    plan = make_plan(region, scenes, load_model("ndsi"), options, options=PlanOptions(buffer=400.0))
+    submitted: list[tuple[bool, int, Any]] = []
+    submit = Client.submit
+
+    def seen(self: Client, function: Any, name: str, task: Any, **how: Any) -> Any:
+        if isinstance(task, bytes):
+            unit = pickle.loads(task).unit  # noqa: S301 - made by our own driver
+            submitted.append((unit.skip, len(unit.rows), how.get("resources")))
+        return submit(self, function, name, task, **how)
+
+    monkeypatch.setattr(Client, "submit", seen)
+    with local(1, resources={"GPU": 1}) as client:
+        cluster = ClusterOptions(address_of(client), resource="GPU")
+        run(plan, RunOptions(dates=1, block=BlockOptions(device="cpu")), cluster=cluster)
+    nothing = [unit for unit in plan.units() if unit.skip]
+    assert nothing
+    assert [each for each in submitted if each[0]] == [(True, len(plan.rows), None)] * len(nothing)
+    assert all(rows == 1 and needs for skip, rows, needs in submitted if not skip)
+    store = open_store(tmp_path / "a.zarr")
+    last = {"y": slice(-32, None), "x": slice(-32, None)}
+    assert store["glacier_probability"].isel(last).isnull().all()
+    assert (store["quality"].isel(last) & NOT_CANDIDATE != 0).all()

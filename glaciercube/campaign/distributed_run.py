@@ -19,7 +19,7 @@ from glaciercube.campaign.events import Watch
 from glaciercube.campaign.kernel import Task, tasks
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.cluster import Crew, Versions, everywhere, predict_resources
+from glaciercube.cluster import Crew, Paths, Versions, everywhere, predict_resources
 from glaciercube.devices import DevicePlugin
 from glaciercube.errors import ClusterError, ReadError
 from glaciercube.inference import BlockOptions
@@ -60,12 +60,15 @@ class Placement:
         Tasks under way; two per thread of the cluster by default.
     dates : int
         Dates of a task.
+    files : tuple of str
+        Files of a disk that workers read, of which they must see the same.
     """
 
     resource: str | None = None
     wait: float = 600.0
     in_flight: int | None = None
     dates: int = 4
+    files: tuple[str, ...] = ()
 
 
 def run_units(
@@ -111,8 +114,8 @@ def run_units(
     ClusterError
         If the cluster is gone.
     """
-    name = f"glaciercube-{watch.name}"
-    everywhere(lambda: client.register_plugin(DevicePlugin(watch.name)))
+    name, devices = f"glaciercube-{watch.name}", DevicePlugin(watch.name)
+    everywhere(lambda: client.register_plugin(devices))
     witnesses = Witnesses.of(plan)
     job = worker.Job(
         pack_model(plan.model),
@@ -120,14 +123,14 @@ def run_units(
         witnesses,
         store.handle(),
         Carried.capture(Access(plan.scenes.signing).variable),
+        Paths.here(None if "://" in plan.store.path else plan.store.path, placement.files),
     )
     plugin = worker.JobPlugin(name, Versions.here(), pickle.dumps(job))
     everywhere(lambda: client.register_plugin(plugin, name=name))
     try:
         # Asked now: only with the plugin's help do workers know of their devices.
         crew = Crew(client, predict_resources(client, placement.resource, block.device))
-        driver = _Driver(client, crew, plan, store, watch, placement)
-        driver.shared = witnesses.shared
+        driver = _Driver(client, crew, plan, store, watch, placement=placement, shared=witnesses.shared)
         client.subscribe_topic("all", driver.heard)
         try:
             return driver.run(units)
@@ -135,7 +138,7 @@ def run_units(
             client.unsubscribe_topic("all")
     finally:
         if client.status == "running":
-            for plugged in (name, DevicePlugin.name):
+            for plugged in (name, devices.name):
                 # A worker that dies meanwhile has forgotten it, too.
                 with suppress(OSError):
                     client.unregister_worker_plugin(plugged)
@@ -145,7 +148,15 @@ class _Driver:
     """Keeps a bounded number of units under way, and commits what workers wrote."""
 
     def __init__(
-        self, client: Client, crew: Crew, plan: Plan, store: Store, watch: Watch, placement: Placement
+        self,
+        client: Client,
+        crew: Crew,
+        plan: Plan,
+        store: Store,
+        watch: Watch,
+        *,
+        placement: Placement,
+        shared: tuple[str, ...],
     ) -> None:
         self.client, self.crew, self.plan, self.store, self.watch = client, crew, plan, store, watch
         self.placement, self.name, self.dates = placement, f"glaciercube-{watch.name}", placement.dates
@@ -158,7 +169,7 @@ class _Driver:
         self.again: list[Task] = []
         self.submitted = 0
         self.written: list[Written] = []
-        self.shared: tuple[str, ...] = ()
+        self.shared = shared
         self.lacking = 0
         self.failures: list[BaseException] = []
         self._committed = self._alive = time.monotonic()
@@ -209,14 +220,17 @@ class _Driver:
         # Keys are tuples by which dask sees groups of like tasks.
         self.submitted += 1
         place = (self.name, *unit.block, unit.rows[0], self.submitted)
-        needs = self.crew.needs or None
-        if self.crew.alike:
+        needs, packed = self.crew.needs or None, pickle.dumps(task)
+        if unit.skip:
+            # Nothing is predicted: any worker will do.
+            future = submit(worker.do, self.name, packed, key=("glaciercube-unit", *place))
+        elif self.crew.alike:
             # dask moves tasks, and then their input, to workers that have less to do: a unit in one task stays.
             little = dict.fromkeys(self.crew.needs, _LITTLE) or None
-            future = submit(worker.do, self.name, task, key=("glaciercube-unit", *place), resources=little)
+            future = submit(worker.do, self.name, packed, key=("glaciercube-unit", *place), resources=little)
         else:
             # Those that may not predict read for those that may: the input travels, once.
-            inputs = submit(worker.read, self.name, task, key=("glaciercube-read", *place))
+            inputs = submit(worker.read, self.name, packed, key=("glaciercube-read", *place))
             outputs = submit(
                 worker.predict, self.name, inputs, key=("glaciercube-predict", *place), resources=needs, priority=1
             )
@@ -274,12 +288,15 @@ class _Driver:
     def _see_that_it_lives(self) -> None:
         if self.client.status != "running":
             raise self._gone()
-        if self.client.nthreads():
+        if self.crew.capable:
             self._alive = time.monotonic()
         elif time.monotonic() - self._alive > self.placement.wait:
+            which = (
+                f" with the resource {', '.join(self.crew.needs)}" if self.crew.needs and self.client.nthreads() else ""
+            )
             raise ClusterError(
-                f"the cluster has had no worker for {self.placement.wait:g} s",
-                "start workers, then run again: the rest was written and only this is computed",
+                f"the cluster has had no worker{which} for {self.placement.wait:g} s",
+                f"start workers{which}, then run again: the rest was written and only this is computed",
             )
 
     def _gone(self) -> ClusterError:

@@ -74,7 +74,7 @@ class Task:
 
 
 def tasks(plan: Plan, unit: Unit, dates: int, shared: Sequence[str] = ()) -> Iterator[Task]:
-    """Cut a unit into tasks of a few dates, which bound memory.
+    """Cut a unit into tasks of a few dates, which bound memory; one that holds nothing stays whole.
 
     Parameters
     ----------
@@ -95,8 +95,10 @@ def tasks(plan: Plan, unit: Unit, dates: int, shared: Sequence[str] = ()) -> Ite
     rows = tuple(range(len(unit.rows)))
     keys = tuple(plan.unit_keys(unit))
     whole = Task(unit, unit_job(plan, unit), (unit.block, unit.rows), rows, times, keys, scenes)
-    for start in range(0, len(rows), dates):
-        yield whole.some(rows[start : start + dates])
+    # What is not read and not predicted takes no memory.
+    step = len(rows) if unit.skip else dates
+    for start in range(0, len(rows), step):
+        yield whole.some(rows[start : start + step])
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,10 @@ class Kernel:
         options = replace(self.options, device=device) if device and self.options.device != "cpu" else self.options
         if task.unit.skip:
             y, x = window.y, window.x
-            probability, quality = not_candidate(count, slice(0, y.size), slice(0, x.size))
+            # One date, seen many times: such a unit has hundreds.
+            nothing, flags = not_candidate(1, slice(0, y.size), slice(0, x.size))
+            shape = (count, y.size, x.size)
+            probability, quality = np.broadcast_to(nothing, shape), np.broadcast_to(flags, shape)
         elif count:
             key = (task.unit.block, options.device)
             static = self._static.get(key, lambda: encode_block(self.model, inputs.ground, window, options))

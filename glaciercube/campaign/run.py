@@ -113,7 +113,8 @@ def run(
     with ExitStack() as stack:
         given = ClusterOptions() if cluster is None else cluster
         where = given if isinstance(given, ClusterOptions) else ClusterOptions(address_of(given))
-        client = None if where.kind == "threads" else stack.enter_context(connect(given))
+        machines = stack.enter_context(ExitStack())
+        client = None if where.kind == "threads" else machines.enter_context(connect(given))
         if client is not None:
             plan = _shared(plan, client)
         cube = check_cube(skeleton(plan), plan.model.contract)
@@ -139,6 +140,9 @@ def run(
             again = what_is_left(plan, RunOptions(check="none"), store, failures, stored)
             store.describe({**made, **standing(plan, again, said)}, about["source"])
         if options.levels:
+            # One process does it: the cluster need not wait for that.
+            machines.close()
+            watch.say("building levels", logging.INFO)
             store.build_levels()
         if lacking:
             _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", lacking)
@@ -163,7 +167,7 @@ def _do(
         return run_on_threads(units, plan, store, options, watch)
     from glaciercube.campaign.distributed_run import Placement, run_units
 
-    placement = Placement(where.resource, where.wait, options.in_flight, options.dates)
+    placement = Placement(where.resource, where.wait, options.in_flight, options.dates, tuple(_some_files(plan)))
     return run_units(client, units, plan, store, options.block, placement=placement, watch=watch)
 
 

@@ -14,7 +14,7 @@ from glaciercube.campaign.allocator import give_memory_back
 from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Step, Task
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Unit
-from glaciercube.cluster import Versions
+from glaciercube.cluster import Paths, Versions
 from glaciercube.devices import device_here
 from glaciercube.errors import ClusterError, ReadError
 from glaciercube.inference import BlockOptions
@@ -41,6 +41,8 @@ class Job:
         Where to.
     carried : Carried
         The driver's settings and credentials.
+    paths : Paths
+        What must be seen from everywhere.
     """
 
     model: PackedModel
@@ -48,6 +50,7 @@ class Job:
     witnesses: Witnesses = field(repr=False)
     handle: Handle = field(repr=False)
     carried: Carried
+    paths: Paths = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Result:
 
 
 class UnfitError(ClusterError):
-    """A worker that came later has other versions; it does nothing.
+    """A worker that came later has other versions or other files; it does nothing.
 
     Attributes
     ----------
@@ -119,14 +122,16 @@ class JobPlugin(WorkerPlugin):
             _kernels.pop(self.name, None)
 
 
-def do(name: str, task: Task) -> Result:
+def do(name: str, task: bytes) -> Result:
     """A whole unit, from the first byte read to the last one written: nothing of it travels."""
     return write(name, predict(name, read(name, task)))
 
 
-def read(name: str, task: Task) -> Inputs:
-    """Its first step."""
-    return _kernel(name)[0].read(task)
+def read(name: str, task: bytes) -> Inputs:
+    """Its first step, of a pickled `Task`: what is not fit for the run may not be able to open it, and must say so."""
+    kernel, _ = _kernel(name)
+    some: Task = pickle.loads(task)  # noqa: S301 - made by our own driver
+    return kernel.read(some)
 
 
 def predict(name: str, inputs: Inputs) -> Outputs:
@@ -148,6 +153,7 @@ def _kernel(name: str) -> tuple[Kernel, Job]:
             versions, pickled = _jobs[name]
             _see_that_it_fits(versions)
             job: Job = pickle.loads(pickled)  # noqa: S301 - made by our own driver
+            _see_that_it_sees(job.paths)
             recent = get_worker().state.nthreads + 1
             # Credentials and settings are taken up where a graph is built; the driver's count here.
             settings: Any = partial(job.carried.applied, {})
@@ -160,9 +166,22 @@ def _see_that_it_fits(versions: Versions) -> None:
     different = versions.difference(Versions.here())
     if different is not None:
         package, theirs, own = different
-        error = UnfitError(
-            f"the worker {get_worker().address} has {package} {own} and the run has {theirs}",
+        raise _unfit(
+            f"has {package} {own} and the run has {theirs}",
             "install the same versions on all machines, such as by one constraints file or image",
         )
-        error.worker = str(get_worker().address)
-        raise error
+
+
+def _see_that_it_sees(paths: Paths) -> None:
+    if unseen := paths.unseen():
+        raise _unfit(
+            f"does not see {unseen}, which is a path of the run's machine",
+            "use a bucket (s3://...) or a disk that all workers share at the same path",
+        )
+
+
+def _unfit(problem: str, remedy: str) -> UnfitError:
+    address = str(get_worker().address)
+    error = UnfitError(f"the worker {address} {problem}", remedy)
+    error.worker = address
+    return error

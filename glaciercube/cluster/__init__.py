@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glaciercube.cluster.checks import Versions, address_of, check_paths, check_versions, everywhere
+from glaciercube.cluster.checks import Paths, Versions, address_of, check_paths, check_versions, everywhere
 from glaciercube.cluster.crew import Crew
 from glaciercube.cluster.options import ClusterOptions
 from glaciercube.cluster.resources import predict_resources
@@ -11,6 +11,7 @@ from glaciercube.cluster.start import connect
 __all__ = [
     "ClusterOptions",
     "Crew",
+    "Paths",
     "Versions",
     "address_of",
     "check_paths",

@@ -17,7 +17,7 @@ from glaciercube.errors import ClusterError
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Versions", "address_of", "check_paths", "check_versions", "everywhere"]
+__all__ = ["Paths", "Versions", "address_of", "check_paths", "check_versions", "everywhere"]
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ def check_paths(client: Client, folder: str | None, files: Iterable[str]) -> Non
     ClusterError
         If a worker does not.
     """
-    sizes = {path: size for path in files if (size := _size(path)) is not None}
+    sizes = Paths.here(None, files).sizes
     token: Path | None = None
     try:
         if folder is not None:
@@ -154,6 +154,34 @@ def check_paths(client: Client, folder: str | None, files: Iterable[str]) -> Non
                 f"the worker {address} on {host} does not see {what}, which is a path of this machine",
                 "use a bucket (s3://...) or a disk that all workers share at the same path",
             )
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What a worker that comes while a run goes on must see; see `check_paths`.
+
+    Attributes
+    ----------
+    folder : str or None
+        The store, which was made before.
+    sizes : mapping of str to int
+        Files that workers read -> bytes.
+    """
+
+    folder: str | None
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def here(cls, folder: str | None, files: Iterable[str]) -> Self:
+        """As this process sees them; what is not there for anybody is nobody's fault."""
+        return cls(folder, {path: size for path in files if (size := _size(path)) is not None})
+
+    def unseen(self) -> str:
+        """The first path that this process does not see as it is there; empty if it sees all."""
+        _, unseen = _unseen(self.sizes, None)
+        if not unseen and self.folder is not None and not os.access(self.folder, os.W_OK):
+            return self.folder
+        return unseen
 
 
 def _size(path: str) -> int | None:

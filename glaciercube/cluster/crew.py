@@ -45,6 +45,15 @@ class Crew:
         """Whether every worker may predict: then a unit need not leave the worker that reads it."""
         return all(worker["resources"].get(name, 0) >= n for worker in self._now() for name, n in self.needs.items())
 
+    @property
+    def capable(self) -> bool:
+        """Whether a worker that runs may predict."""
+        return any(
+            worker["status"] == "running"
+            and all(worker["resources"].get(name, 0) >= n for name, n in self.needs.items())
+            for worker in self._now()
+        )
+
     def send_away(self, address: str) -> bool:
         """Ask a worker to leave for good; whether it is asked for the first time.
 

@@ -63,7 +63,7 @@ def on_gpus(client: Client, *, resource: str | None = None) -> Iterator[None]:
 
     check_versions(client)
     name = secrets.token_hex(4)
-    plugins: list[Any] = [DevicePlugin(name), *(_model_plugin(pack_model(model)) for model in own_models())]
+    plugins: list[Any] = [DevicePlugin(name), *(_model_plugin(name, pack_model(model)) for model in own_models())]
     try:
         for plugin in plugins:
             everywhere(partial(client.register_plugin, plugin, name=plugin.name))
@@ -121,13 +121,13 @@ def _worker() -> Worker | None:
     return worker
 
 
-def _model_plugin(packed: PackedModel) -> Any:
+def _model_plugin(run: str, packed: PackedModel) -> Any:
     from distributed import WorkerPlugin
 
     class ModelPlugin(WorkerPlugin):
         """Brings a model to every worker; it is loaded by the first task that needs it."""
 
-        name = f"glaciercube-model-{packed.hash[:16]}"
+        name = f"glaciercube-model-{packed.hash[:16]}-{run}"
 
         def setup(self, worker: Worker) -> None:  # noqa: ARG002 - dask's protocol
             keep_packed(packed)
