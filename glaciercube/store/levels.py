@@ -2,8 +2,8 @@
 
 A level's pixel is the mean of all valid probabilities below it, counted at the finest level and packed once, so that no
 error adds up from level to level; a flag is set where any pixel below has it. A date's levels are built when all of its
-shards are done. Once one of them is to be written anew, the shards of the levels that lie over it are deleted, and are
-missing until the date's levels are built again: deleting costs nothing like making every level right shard by shard.
+shards are done. Once one of them is to be written anew, the date's levels are deleted, and are missing until they are
+built again: that costs nothing like making every level right shard by shard, and they are built anew by dates anyway.
 
 The base stays at the root, where everybody looks for it. `xarray.open_datatree` does not take a group whose ``x`` and
 ``y`` are not its parent's, and refuses a store that has levels: `xarray.open_groups` opens all of it.
@@ -28,10 +28,10 @@ from glaciercube.store.axis import labels_of
 from glaciercube.store.layout import CONVENTIONS, FILL, StoreOptions, encoding, grid_attributes, template
 from glaciercube.store.ledger import ARRAYS, shard_key
 
-__all__ = ["GROUP", "Levels", "delete_within", "fingerprint", "level_count", "level_geobox"]
+__all__ = ["GROUP", "MADE_FROM", "Levels", "delete_within", "fingerprint", "level_count", "level_geobox"]
 
 GROUP: Final = "levels"
-_FROM: Final = f"{GROUP}/made_from"
+MADE_FROM: Final = f"{GROUP}/made_from"
 _HASH_BYTES: Final = 32
 # Dates at a time; more would not be faster, and memory grows with them.
 _THREADS: Final = 4
@@ -87,7 +87,7 @@ class Levels:
     def built(self) -> dict[int, bytes]:
         """Place of each date that has levels -> what they were made from."""
         try:
-            made = np.asarray(zarr.open_array(self._store, path=_FROM, mode="r")[:])
+            made = np.asarray(zarr.open_array(self._store, path=MADE_FROM, mode="r")[:])
         except FileNotFoundError:
             return {}
         return {int(row): made[row].tobytes() for row in np.flatnonzero(made.any(axis=1))}
@@ -96,7 +96,7 @@ class Levels:
         """Make the levels' groups, or give them the rows that they lack; may be killed anywhere and done again."""
         labels = labels_of(self._store)
         try:
-            made = zarr.open_array(self._store, path=_FROM, mode="r+")
+            made = zarr.open_array(self._store, path=MADE_FROM, mode="r+")
         except FileNotFoundError:
             self._create(np.array(labels, "datetime64[s]"))
             return
@@ -124,7 +124,7 @@ class Levels:
         int
             Place of a date whose levels are whole.
         """
-        made = zarr.open_array(self._store, path=_FROM, mode="r+")
+        made = zarr.open_array(self._store, path=MADE_FROM, mode="r+")
         made.oindex[np.array(list(rows))] = np.zeros((len(rows), _HASH_BYTES), "uint8")
         base = zarr.open_group(self._store, mode="r", use_consolidated=False)
         arrays = {0: {name: base[name] for name in ARRAYS}}
@@ -148,32 +148,29 @@ class Levels:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def invalidate(
-        self, shards: Iterable[tuple[int, tuple[int, int]]], delete: Callable[[Iterable[str]], None]
-    ) -> None:
-        """Take out of the levels what was made from shards (row, block) that are written anew.
+    def invalidate(self, rows: Iterable[int], delete: Callable[[Iterable[str]], None]) -> None:
+        """Take dates out of the levels of which any shard is written anew.
 
         Of all that have room in the levels, and not only of what is recorded: that a date is not whole is recorded
         first, and a kill after that must not leave what is old.
 
         Parameters
         ----------
-        shards : iterable of (int, (int, int))
-            Which.
+        rows : iterable of int
+            Place of each date.
         delete : callable
             Deletes objects, where they are there, by their paths in the store; it is given each path once.
         """
         try:
-            made = zarr.open_array(self._store, path=_FROM, mode="r+")
+            made = zarr.open_array(self._store, path=MADE_FROM, mode="r+")
         except FileNotFoundError:
             return
-        some = [(row, block) for row, block in shards if row < made.shape[0]]
-        recorded = sorted({row for row, _ in some}.intersection(self.built()))
-        if recorded:
+        some = sorted({row for row in rows if row < made.shape[0]})
+        if recorded := sorted(self.built().keys() & some):
             made.oindex[np.array(recorded)] = np.zeros((len(recorded), _HASH_BYTES), "uint8")
-        # A shard of a level lies over 4, 16, 64... of the cube's.
-        above = {(level, row, (y >> level, x >> level)) for row, (y, x) in some for level in range(1, self.count + 1)}
-        delete([shard_key(f"{GROUP}/{level}/{name}", row, at) for level, row, at in sorted(above) for name in ARRAYS])
+        levels = range(1, self.count + 1)
+        shards = ((row, level, block) for row in some for level in levels for block in np.ndindex(*self._blocks(level)))
+        delete(shard_key(f"{GROUP}/{level}/{name}", row, (y, x)) for row, level, (y, x) in shards for name in ARRAYS)
 
     def _cell(
         self, arrays: Mapping[int, Mapping[str, Any]], row: int, level: int, block: tuple[int, int]
@@ -230,7 +227,7 @@ class Levels:
         root.attrs.update({"zarr_conventions": [*CONVENTIONS, _MULTISCALES], "multiscales": self._layout()})
         # Last: without it none of this is there.
         root.create_array(
-            _FROM,
+            MADE_FROM,
             shape=(len(times), _HASH_BYTES),
             chunks=(256, _HASH_BYTES),
             dtype="uint8",

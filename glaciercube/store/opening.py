@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+import zarr
 from odc.geo.geobox import GeoBox
 
 from glaciercube.errors import StoreError
@@ -20,7 +21,7 @@ from glaciercube.store.icerepo import readonly_store, runs_of
 from glaciercube.store.icestore import IcechunkStore
 from glaciercube.store.layout import Kind, StoreOptions
 from glaciercube.store.ledger import ARRAYS
-from glaciercube.store.levels import GROUP
+from glaciercube.store.levels import GROUP, MADE_FROM
 from glaciercube.store.missing import MISSING_COLUMNS
 from glaciercube.store.objects import Location, clear_errors, first_line
 from glaciercube.store.records import ICE_RECORDS, ZARR_RECORDS, Records
@@ -198,13 +199,24 @@ def _open(location: Location, as_of: str | datetime | None, group: str | None) -
     found: xr.Dataset
     if kind_of(location) == "icechunk":
         past = readonly_store(location, as_of)
+        _check_levels(past, group)
         found = xr.open_zarr(past, group=group, decode_coords="all", consolidated=False, zarr_format=3)
     elif as_of is not None:
         raise _no_history(location.path)
     else:
         source = location.objects().zarr(read_only=True) if location.scheme else location.folder
+        _check_levels(source, group)
         found = xr.open_zarr(source, group=group, decode_coords="all", consolidated=group is None)
     return found
+
+
+def _check_levels(source: Any, group: str | None) -> None:
+    """A run that is killed while it makes levels leaves groups without all of their variables."""
+    try:
+        if group is not None:
+            zarr.open_array(source, path=MADE_FROM, mode="r")
+    except FileNotFoundError:
+        raise KeyError(group) from None
 
 
 def kind_of(location: Location, wanted: Kind = "auto") -> Literal["zarr", "icechunk"]:
