@@ -116,6 +116,8 @@ class IcechunkStore:
         self._repository, self._location, self._lease = found, location, lease
         self._lock = threading.Lock()
         self._epoch, self._last, self._began = 0, "", ""
+        # Dates without levels, since this writer took them away.
+        self._cleared: set[int] = set()
         if lease is not None:
             self._session = found.writable_session(BRANCH)
             self._began = self._last = self._session.snapshot_id
@@ -208,8 +210,10 @@ class IcechunkStore:
                 self._session.merge(one.fork)
             anew = record(self._session.store, marks)
             store = self._session.store
-            Levels(store, self.options, self.geobox).invalidate(anew, partial(delete_within, store))
+            if rows := {index for index, _ in anew} - self._cleared:
+                Levels(store, self.options, self.geobox).invalidate(rows, partial(delete_within, store))
             self._commit(f"{len(marks)} shards", {"shards": len(marks)})
+            self._cleared |= rows
 
     def write(
         self,
@@ -257,6 +261,7 @@ class IcechunkStore:
             while stale := self._without_levels(_DATES):
                 self._writing.check()
                 levels = Levels(self._session.store, self.options, self.geobox)
+                self._cleared.clear()
                 levels.begin()
                 built += levels.build(stale)
                 self._commit(f"levels of {len(stale)} dates", {"levels": len(stale)})

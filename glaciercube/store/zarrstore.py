@@ -53,6 +53,8 @@ class ZarrStore:
         self.ledger = Ledger(self._objects, LEDGER)
         self._rows = {label: index for index, label in enumerate(labels_of(location.objects().zarr(read_only=True)))}
         self._live: Shards | None = None
+        # Dates without levels, since this writer took them away.
+        self._cleared: set[int] = set()
         self._lock = threading.Lock()
         self._handle: ZarrHandle | None = None
 
@@ -147,7 +149,9 @@ class ZarrStore:
             if stale:
                 labels = list(self._rows)
                 # While they still count as done: a kill in between, and the next run comes here again.
-                self._levels.invalidate(stale, partial(delete_all, self._objects))
+                if rows := {index for index, _ in stale} - self._cleared:
+                    self._levels.invalidate(rows, partial(delete_all, self._objects))
+                    self._cleared |= rows
                 self._append([], [(labels[index], index, block) for index, block in stale])
                 live.remove(stale)
 
@@ -239,6 +243,7 @@ class ZarrStore:
             stale = {row: made for row, made in wanted.items() if known.get(row) != made}
             if stale and self._levels.count:
                 self._writing.check()
+                self._cleared.clear()
                 self._levels.begin()
                 consolidate(self._objects)
             labels = list(self._rows)
