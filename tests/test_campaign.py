@@ -32,8 +32,9 @@ from glaciercube.models import load_model
 from glaciercube.reading import backend_odc
 from glaciercube.region import Region
 from glaciercube.simulate.world import World
-from glaciercube.store import StoreOptions, ZarrStore, missing_scenes, open_store, provenance_of, row_label
+from glaciercube.store import StoreOptions, missing_scenes, open_store, provenance_of, row_label
 from glaciercube.store.layout import pack
+from glaciercube.store.zarrhandle import ZarrHandle
 
 
 @pytest.fixture(scope="module")
@@ -200,19 +201,20 @@ def test_any_sensors_on_any_axis(tmp_path: Path, world: World, catalog: Path, se
 _JOB = """
 import sys
 from glaciercube.campaign import RunOptions, make_plan, run
+from glaciercube.campaign.batches import Batch
 from glaciercube.catalog import Scenes
 from glaciercube.models import load_model
 from glaciercube.region import Region
-from glaciercube.store import StoreOptions, ZarrStore
+from glaciercube.store import StoreOptions
 from odc.geo.geobox import GeoBox
 from affine import Affine
 import time
 
-write = ZarrStore.write
+add = Batch.add
 def slow(*args):
     time.sleep(0.05)  # so that the kill meets it at work
-    write(*args)
-ZarrStore.write = slow
+    add(*args)
+Batch.add, Batch.shards = slow, 1
 scenes, path, shape, affine, crs = sys.argv[1:]
 grid = GeoBox(eval(shape), Affine(*eval(affine)), crs)
 store = StoreOptions(path, shard=32, chunk=32)
@@ -457,7 +459,7 @@ def test_a_store_error_stops_the_run(
         calls.append(1)
         raise StoreError("the disk is full", "free space")
 
-    monkeypatch.setattr(ZarrStore, "write", refuse)
+    monkeypatch.setattr(ZarrHandle, "write", refuse)
     with pytest.raises(StoreError):
         run(plan_at(tmp_path / "a.zarr", world, scenes), RunOptions(threads=2))
     assert len(calls) < 9

@@ -6,16 +6,24 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from glaciercube.campaign.batches import Batch
 from glaciercube.campaign.events import Watch
 from glaciercube.campaign.kernel import Kernel, tasks
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.options import RunOptions
 from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.errors import ReadError
-from glaciercube.store import Store
+from glaciercube.errors import ReadError, StoreError
+from glaciercube.store import Store, Written, row_label
 
 __all__ = ["run_on_threads"]
+
+# How long to wait for a unit to end before looking whether it is time to commit, seconds.
+_LOOK: Final = 1.0
 
 
 def run_on_threads(
@@ -47,6 +55,7 @@ def run_on_threads(
     ------
     StoreError, ModelError
         If there is no use in going on; so is a Ctrl-C passed on, after the dates under way were written.
+        What was written whole is committed before.
     """
     return _Threads(plan, store, options, watch).run(units)
 
@@ -56,6 +65,7 @@ class _Threads:
         self.witnesses = Witnesses.of(plan)
         self.kernel = Kernel(plan.model, options.block, self.witnesses, options.threads + 1)
         self.plan, self.store, self.options, self.watch = plan, store, options, watch
+        self.batch, self.handle = Batch(store), store.handle()
         self.stop = threading.Event()
         self.lacking, self._lock = 0, threading.Lock()
 
@@ -70,7 +80,8 @@ class _Threads:
                     pending.add(pool.submit(self._do, unit))
                 if not pending:
                     break
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
+                self.batch.commit_if_due()
                 for future in done:
                     failures += future.result()
         except BaseException as error:
@@ -83,9 +94,18 @@ class _Threads:
             except KeyboardInterrupt:
                 # Asked twice: what is under way is left, and is not marked.
                 pool.shutdown(wait=False, cancel_futures=True)
+            self._commit_the_rest()
             raise
         pool.shutdown()
+        self.batch.commit()
         return self.lacking, failures
+
+    def _commit_the_rest(self) -> None:
+        try:
+            self.batch.commit()
+        except StoreError as error:
+            # What stopped the run is to be told, and not this.
+            self.watch.say(f"what was written last is not kept: {error.problem}")
 
     def _do(self, unit: Unit) -> list[ReadError]:
         failures: list[ReadError] = []
@@ -102,7 +122,9 @@ class _Threads:
                 self.watch.missed(rest, error)
                 return [*failures, error]
             outputs = self.kernel.predict(inputs)
-            _, steps = self.kernel.write(outputs, self.store.write)
+            written, steps = self.kernel.write(outputs, self._write)
+            if written is not None:
+                self.batch.add(written)
             with self._lock:
                 self.lacking += sum(map(bool, outputs.missing))
             for row, failure in outputs.failures:
@@ -110,3 +132,8 @@ class _Threads:
                 self.watch.missed(replace(part, rows=(row,)), failure)
             self.watch.finished(outputs.task.unit, steps)
         return failures
+
+    def _write(self, times: npt.NDArray[np.datetime64], block: tuple[int, int], *data: Any) -> Written:
+        # Not before there is something to write: what cannot be read stays as it was, and is known to be.
+        self.store.prepare((row_label(time), block) for time in times)
+        return self.handle.write(times, block, *data)
