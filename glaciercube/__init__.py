@@ -15,9 +15,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from glaciercube.campaign import explain, failed_shards, make_plan, run, update
+    from glaciercube.campaign import Budget, PlanOptions, RunOptions, explain, failed_shards, make_plan, run, update
     from glaciercube.catalog import Scenes, SensorOptions, find
     from glaciercube.change import AreaOptions, area_series, regional_area
+    from glaciercube.cluster import ClusterOptions
     from glaciercube.config import Config, load_config
     from glaciercube.cube import ComposeOptions, MaskOptions, compose, load, settle_offsets
     from glaciercube.errors import GlaciercubeError
@@ -30,12 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AreaOptions",
+    "Budget",
+    "ClusterOptions",
     "ComposeOptions",
     "Config",
     "GlaciercubeError",
     "LayerOptions",
     "MaskOptions",
+    "PlanOptions",
     "Region",
+    "RunOptions",
     "Scenes",
     "SensorOptions",
     "StoreOptions",
@@ -61,9 +66,10 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "campaign": ("explain", "failed_shards", "make_plan", "run", "update"),
+    "campaign": ("Budget", "PlanOptions", "RunOptions", "explain", "failed_shards", "make_plan", "run", "update"),
     "catalog": ("Scenes", "SensorOptions", "find"),
     "change": ("AreaOptions", "area_series", "regional_area"),
+    "cluster": ("ClusterOptions",),
     "config": ("Config", "load_config"),
     "cube": ("ComposeOptions", "MaskOptions", "compose", "load", "settle_offsets"),
     "errors": ("GlaciercubeError",),

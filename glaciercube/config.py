@@ -262,7 +262,8 @@ class Config:
         }
         # Where it runs decides no pixel, and a way to a cluster may have a password in it.
         found = {name: value for name, value in dataclasses.asdict(self).items() if name != "cluster"}
-        return {**found, "catalog": without_secrets(self.catalog), "layers": layers}
+        store = {**found["store"], "endpoint": without_secrets(self.store.endpoint)}
+        return {**found, "catalog": without_secrets(self.catalog), "layers": layers, "store": store}
 
 
 def load_config(path: str | Path) -> Config:

@@ -12,6 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from glaciercube.cli import main
+from glaciercube.cli.campaigns import _cluster
+from glaciercube.cluster import ClusterOptions
+from glaciercube.config import load_config
+from glaciercube.errors import StoreError
 from glaciercube.simulate.world import World
 from glaciercube.store import missing_scenes
 
@@ -64,6 +68,7 @@ def test_find_explain_run_area(job: Path, world: World, tmp_path: Path) -> None:
     told = call("update", job, "--until", "2022-12-31", "--cluster", "threads")
     assert "0 shards to compute, 4 done" in told.stderr
     assert "0 shards computed, 4 were done" in told.stdout
+    assert call("tidy", job).stdout == "0 objects cleared away, 0.0 MiB\n"
     outlines = tmp_path / "outlines.geojson"
     world.outlines.to_crs("EPSG:4326").to_file(outlines)
     csv, plot = tmp_path / "area.csv", tmp_path / "area.png"
@@ -96,6 +101,47 @@ def test_what_failed_is_listed_and_tried_alone(job: Path, tmp_path: Path, catalo
     refused(call("failed", tmp_path / "none.zarr"), "there is no store at")
     refused(call("run", job, "--cluster", "nowhere"), "there is no cluster 'nowhere'")
     refused(call("update", job, "--until", "2023", "--time", "2022"), "both say when")
+
+
+def test_what_a_command_is_told_is_taken_as_it_is(
+    job: Path, tmp_path: Path, catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "world"
+    shutil.copytree(catalog.parent, copy)
+    text = job.read_text().replace(str(catalog), str(copy / "catalog.json"))
+    text = text.replace("time: 2021/2022", "time: 2021").replace("[sentinel-2, dem]", "[sentinel-2]")
+    job.write_text(text)
+    collection = copy / "sentinel-2-l2a" / "collection.json"
+    whole = collection.read_text()
+    content = json.loads(whole)
+    content["links"] = [link for link in content["links"] if "20210905T" not in link["href"]]
+    collection.write_text(json.dumps(content))
+    assert "1 shard computed" in call("run", job, "--quiet").stdout
+    # Nothing failed, and nothing else is asked for.
+    job.write_text(f"{text}run: {{only_failed: true}}\n".replace("time: 2021\n", "time: 2021/2022\n"))
+    assert "0 shards computed, 1 were done" in call("run", job, "--quiet").stdout
+    job.write_text(text)
+    assert "0 shards computed, 1 were done" in call("run", job, "--quiet").stdout
+    # A date that came late: told by `explain --update` alone, which writes nothing.
+    job.write_text(text)
+    collection.write_text(whole)
+    for _ in range(2):
+        assert "0 shards to compute, 1 done" in call("explain", job, "--quiet").stdout
+        assert "1 shard to compute, 1 done" in call("explain", job, "--quiet", "--update").stdout
+    job.write_text(f"{text}cluster: {{kind: slurm, workers: 9, threads: 8, memory: 1TB, wait: 7}}\n")
+    assert "9 workers" not in call("explain", job, "--quiet", "--cluster", "local").stdout
+    settings = load_config(job)
+    assert _cluster(settings, "local") == ClusterOptions("local", wait=7)
+    assert _cluster(settings, "slurm") is settings.cluster
+    opened: list[object] = []
+
+    def noted(path: str, *, endpoint: str = "") -> None:
+        opened.append((path, endpoint))
+        raise StoreError("no network here", "none")
+
+    monkeypatch.setattr("glaciercube.store.open_store", noted)
+    refused(call("area", "s3://bucket/x.zarr", tmp_path / "o.gpkg", "--endpoint", "http://127.0.0.1:9"), "no network")
+    assert opened == [("s3://bucket/x.zarr", "http://127.0.0.1:9")]
 
 
 def test_models_are_listed() -> None:

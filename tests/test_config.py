@@ -74,3 +74,21 @@ def test_what_is_no_configuration(tmp_path: Path) -> None:
         parse_config("- a\n- b\n")
     with pytest.raises(ConfigError, match="neither bbox nor outlines"):
         parse_config(GOOD.replace("bbox: [86.78, 27.95, 86.85, 28.00], ", "")).region.region()
+
+
+def test_credentials_of_a_store_are_refused_and_not_kept() -> None:
+    for store in (
+        "{path: s3://bucket/a.zarr, endpoint: 'https://me:hunter2@objects.example.org'}",
+        "s3://me:hunter2@bucket/a.zarr",
+    ):
+        with pytest.raises(ConfigError, match="has credentials in it: give them as AWS_ACCESS_KEY_ID") as caught:
+            parse_config(GOOD.replace("out/khumbu.zarr", store))
+        assert "hunter2" not in str(caught.value)
+    settings = parse_config(
+        GOOD.replace(
+            "out/khumbu.zarr", "{path: s3://bucket/a.zarr, endpoint: 'https://objects.example.org/?key=hunter2'}"
+        )
+    )
+    assert "hunter2" not in str(settings.as_dict())
+    assert settings.as_dict()["store"]["endpoint"].startswith("https://objects.example.org")
+    assert parse_config(GOOD.replace("out/khumbu.zarr", "s3://bucket/a@b:c.zarr")).store.path.endswith("a@b:c.zarr")

@@ -24,6 +24,8 @@ def test_whole_chain_can_be_imported_without_torch() -> None:
 def test_public_names_resolve() -> None:
     import glaciercube
 
-    assert {"find", "load", "compose", "predict", "load_model", "open_store", "area_series"} <= set(glaciercube.__all__)
+    wanted = {"find", "load", "compose", "predict", "load_model", "open_store", "area_series"}
+    options = {"RunOptions", "ClusterOptions", "Budget", "PlanOptions", "StoreOptions"}
+    assert wanted | options <= set(glaciercube.__all__)
     for name in glaciercube.__all__:
         assert getattr(glaciercube, name) is not None

@@ -10,17 +10,34 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
 from glaciercube.errors import ConfigError, GlaciercubeError
 
-__all__ = ["CONFIG", "QUIET", "check_picture", "check_writable", "draw", "main", "talk", "told"]
+__all__ = [
+    "CONFIG",
+    "ENDPOINT",
+    "QUIET",
+    "STORE",
+    "check_picture",
+    "check_writable",
+    "draw",
+    "main",
+    "store_of",
+    "talk",
+    "told",
+]
+
+if TYPE_CHECKING:
+    from glaciercube.store import StoreOptions
 
 P = ParamSpec("P")
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
+STORE = click.argument("store", metavar="STORE|CONFIG")
+ENDPOINT = click.option("--endpoint", default="", help="Address of an S3 server that is not Amazon's.")
 QUIET = click.option("--quiet", is_flag=True, help="No progress bars, and only warnings beside the result.")
 
 
@@ -86,6 +103,16 @@ def talk(*, quiet: bool) -> None:
     if not any(isinstance(handler, _Lines) for handler in log.handlers):
         log.addHandler(_Lines())
     log.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def store_of(name: str, endpoint: str) -> StoreOptions:
+    """A store by its path, or that of a configuration file."""
+    from glaciercube.config import load_config
+    from glaciercube.store import StoreOptions
+
+    if name.endswith((".yaml", ".yml")):
+        return load_config(name).store
+    return StoreOptions(name, endpoint=endpoint)
 
 
 def check_writable(path: Path) -> None:

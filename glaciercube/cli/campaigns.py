@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from glaciercube.cli.base import CONFIG, QUIET, check_writable, main, talk, told
+from glaciercube.cli.base import CONFIG, ENDPOINT, QUIET, STORE, check_writable, main, store_of, talk, told
 from glaciercube.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from glaciercube.campaign import Plan
     from glaciercube.cluster import ClusterOptions
     from glaciercube.config import Config
-    from glaciercube.store import StoreOptions
 
 __all__ = ["explain", "failed", "run", "update"]
 
@@ -55,7 +54,7 @@ def run(config: Path, *, only_failed: bool, retry_missing: bool, cluster: str | 
     options = replace(
         settings.run,
         progress=not quiet,
-        only_failed=only_failed,
+        only_failed=settings.run.only_failed or only_failed,
         retry_missing=settings.run.retry_missing or retry_missing,
     )
     settings = replace(settings, run=options, cluster=_cluster(settings, cluster))
@@ -103,16 +102,19 @@ def update(
 
 @main.command()
 @CONFIG
+@click.option("--update", "again", is_flag=True, help="Of `glaciercube update`: search again. Nothing is written.")
+@_CLUSTER
 @QUIET
 @told
-def explain(config: Path, *, quiet: bool) -> None:
+def explain(config: Path, *, again: bool, cluster: str | None, quiet: bool) -> None:
     """Say what a run of CONFIG would read, compute and write, and why."""
     from glaciercube.campaign import Budget, check_budget, what_is_left
     from glaciercube.campaign import explain as explain_plan
     from glaciercube.config import load_config
 
     settings = load_config(config)
-    plan = settings.plan(check=False, progress=not quiet)
+    settings = replace(settings, cluster=_cluster(settings, cluster))
+    plan = settings.plan(check=False, progress=not quiet, again=again)
     left = what_is_left(plan, settings.run)
     prices = Budget(prices=settings.budget.prices)
     found = explain_plan(plan, settings.run, prices, cluster=settings.cluster, left=left)
@@ -123,8 +125,8 @@ def explain(config: Path, *, quiet: bool) -> None:
 
 
 @main.command()
-@click.argument("store", metavar="STORE|CONFIG")
-@click.option("--endpoint", default="", help="Address of an S3 server that is not Amazon's.")
+@STORE
+@ENDPOINT
 @click.option("--csv", type=click.Path(path_type=Path), help="Write both lists, shard by shard, to this file.")
 @told
 def failed(store: str, endpoint: str, csv: Path | None) -> None:
@@ -137,7 +139,7 @@ def failed(store: str, endpoint: str, csv: Path | None) -> None:
 
     if csv is not None:
         check_writable(csv)
-    options = _store(store, endpoint)
+    options = store_of(store, endpoint)
     missing = missing_scenes(options.path, endpoint=options.endpoint)
     lost = failed_shards(options)
     click.echo(f"{_shards(len(lost))} could not be made")
@@ -168,17 +170,10 @@ def _go(settings: Config, plan: Plan) -> None:
 def _cluster(settings: Config, kind: str | None) -> ClusterOptions:
     if kind is None or kind == settings.cluster.kind:
         return settings.cluster
-    # Keywords of one kind of cluster mean nothing to another.
-    return replace(settings.cluster, kind=kind, options={})
+    from glaciercube.cluster import ClusterOptions
 
-
-def _store(name: str, endpoint: str) -> StoreOptions:
-    from glaciercube.config import load_config
-    from glaciercube.store import StoreOptions
-
-    if name.endswith((".yaml", ".yml")):
-        return load_config(name).store
-    return StoreOptions(name, endpoint=endpoint)
+    # Workers, memory and keywords of one kind of cluster mean nothing to another.
+    return ClusterOptions(kind, wait=settings.cluster.wait)
 
 
 def _shards(count: int) -> str:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import click
 
-from glaciercube.cli.base import CONFIG, QUIET, check_picture, check_writable, draw, main, told
+from glaciercube.cli.base import (
+    CONFIG,
+    ENDPOINT,
+    QUIET,
+    STORE,
+    check_picture,
+    check_writable,
+    draw,
+    main,
+    store_of,
+    told,
+)
 
 __all__ = ["area", "demo", "find", "models"]
 
@@ -39,16 +50,18 @@ def find(config: Path, save: Path | None, calendar: Path | None) -> None:
 
 
 @main.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@STORE
 @click.argument("outlines", type=click.Path(path_type=Path))
+@ENDPOINT
 @click.option("--every", type=click.Choice(["observation", "year"]), default="observation", show_default=True)
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the series to this file.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the series to this file.")
 @told
-def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path | None) -> None:
-    """Ice area of each of the OUTLINES through time, read from a STORE."""
+def area(store: str, outlines: Path, endpoint: str, every: str, csv: Path | None, plot: Path | None) -> None:
+    """Ice area of each of the OUTLINES through time, read from a STORE (or that of a CONFIG file)."""
     from glaciercube.change import area_series
     from glaciercube.region import read_outlines
+    from glaciercube.store import UNFINISHED, open_store, provenance_of
 
     # What would be lost after minutes of reading is refused before.
     if csv is not None:
@@ -56,11 +69,13 @@ def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path |
     if plot is not None:
         check_picture(plot)
 
+    options = store_of(store, endpoint)
+    cube = open_store(options.path, endpoint=options.endpoint)
     frame = read_outlines(outlines)
-    series = area_series(store, frame, every)
+    series = area_series(cube, frame, every)
     click.echo(f"{series['outline'].nunique()} of {len(frame)} outlines meet the grid", err=True)
     click.echo(series.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    if series["lower_km2"].isna().all():
+    if series["lower_km2"].isna().all() and UNFINISHED not in provenance_of(cube):
         click.echo("no interval: this model and these inputs have no calibration glaciers", err=True)
     if csv is not None:
         series.to_csv(csv, index=False)
@@ -68,7 +83,7 @@ def area(store: Path, outlines: Path, every: str, csv: Path | None, plot: Path |
     if plot is not None:
         from glaciercube.view import plot_area
 
-        draw(plot_area(series, title=f"{store.stem}, ice area within outlines"), plot)
+        draw(plot_area(series, title=f"{PurePath(options.path).stem}, ice area within outlines"), plot)
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -32,6 +33,9 @@ FILL: Final = 255
 GRID_MAPPING: Final = "spatial_ref"
 # The stored time of a row that was begun and not finished; numpy's and xarray's "not a time".
 NO_TIME: Final = np.iinfo(np.int64).min
+# User and password within an address; a user alone is, of some kinds of path, the name of a container.
+_USER: Final = re.compile(r"//[^/?#]*@")
+_PASSWORD: Final = re.compile(r"//[^/?#]*:[^/?#]*@")
 _DIMS: Final = ("time", "y", "x")
 Kind: TypeAlias = Literal["auto", "zarr", "icechunk"]
 
@@ -61,7 +65,8 @@ class StoreOptions:
     Attributes
     ----------
     path : str
-        A folder, or ``s3://bucket/prefix``. Credentials stand in the environment (``AWS_ACCESS_KEY_ID`` and so on).
+        A folder, or ``s3://bucket/prefix``. Credentials stand in the environment (``AWS_ACCESS_KEY_ID`` and so on), and
+        are refused here.
     shard : int
         Side of a shard in pixels: one file, one unit of work. Rounded up to whole chunks.
     chunk : int
@@ -82,6 +87,10 @@ class StoreOptions:
     def __post_init__(self) -> None:
         for name, value in (("shard", self.shard), ("chunk", self.chunk)):
             require(value >= 1, f"{name} {value} is not a number of pixels", "give 1 or more, such as 256")
+        # Paths and endpoints are told in errors and kept as provenance.
+        for name, found in (("path", _PASSWORD.search(self.path)), ("endpoint", _USER.search(self.endpoint))):
+            remedy = "give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+            require(found is None, f"the {name} of the store has credentials in it", remedy)
         kinds = ", ".join(get_args(Kind))
         require(self.kind in get_args(Kind), f"{self.kind!r} is no kind of store", f"give one of {kinds}")
 
