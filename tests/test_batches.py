@@ -1,4 +1,4 @@
-"""Marks of a run on threads: many to a commit, none lost by a Ctrl-C."""
+"""Marks of a run on threads: many to a commit, none lost by a Ctrl-C; the event log after a kill."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from glaciercube.campaign import Plan, RunOptions, make_plan, run
 from glaciercube.campaign.batches import Batch
+from glaciercube.campaign.events import read_events
 from glaciercube.catalog import Scenes, find
 from glaciercube.models import load_model
 from glaciercube.simulate.world import World
@@ -27,6 +28,20 @@ def scenes(world: World, catalog: Path) -> Scenes:
 def plan_at(path: Path, world: World, scenes: Scenes) -> Plan:
     options = StoreOptions(str(path), shard=32, chunk=32)
     return make_plan(world.region, scenes, load_model("ndsi"), options)
+
+
+def test_a_line_that_was_cut_off_costs_no_event_of_the_next_run(tmp_path: Path, world: World, scenes: Scenes) -> None:
+    plan, log = plan_at(tmp_path / "a.zarr", world, scenes), tmp_path / "events.jsonl"
+    whole, cut = '{"event": "began", "run": "killed"}', '{"event": "writ'
+    log.write_text(f"{whole}\n{cut}")
+    run(plan, RunOptions(events=str(log)))
+    names = [(event["event"], event["run"] == "killed") for event in read_events(log)]
+    assert names[:2] == [("began", True), ("began", False)]
+    # Nothing is added to a log that is whole.
+    run(plan, RunOptions(events=str(log)))
+    lines = log.read_text().splitlines()
+    assert "" not in lines
+    assert len(read_events(log)) == len(lines) - 1
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.zarr", ZarrStore), ("a.icechunk", IcechunkStore)])

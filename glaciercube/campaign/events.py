@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -12,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TextIO
 
 from glaciercube.campaign.failed import Failures
 from glaciercube.campaign.kernel import Step
@@ -69,7 +70,7 @@ class Watch:
         # Shards that hold nothing take no time, and those that are done took theirs before: neither is in the rate.
         total = int(left.work.sum())
         try:
-            self._file = None if path is None else path.open("a", encoding="utf-8")
+            self._file = None if path is None else _to_be_added_to(path)
         except OSError as error:
             raise ConfigError(f"cannot write the event log {path} ({error.strerror})", "choose another path") from None
         self._bar = tqdm(total=total, initial=total - left.shards, unit="shard", desc="run", disable=not bar)
@@ -175,8 +176,22 @@ class Watch:
                 self._file = None
 
 
+def _to_be_added_to(path: Path) -> TextIO:
+    """A log at the beginning of a line: a run that was killed may have left half of one."""
+    torn = False
+    # Not of a pipe.
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+    log = path.open("a", encoding="utf-8")
+    if torn:
+        log.write("\n")
+    return log
+
+
 def read_events(path: str | Path) -> Sequence[dict[str, Any]]:
-    """The events of a log, in the order in which they were written; a last line that was cut off is left out."""
+    """The events of a log, in the order in which they were written; a line that was cut off by a kill is left out."""
     events = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         with suppress(ValueError):
