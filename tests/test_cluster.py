@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -239,3 +242,37 @@ def test_a_resource_that_workers_have_by_themselves_is_left_as_it_was() -> None:
         assert list(devices(client).values()) == ["cuda:0"]
         client.unregister_worker_plugin(plugin.name)
         assert list(gpus(client).values()) == [4]
+
+
+_KILLED = """
+import os, signal, sys
+from distributed import Client, WorkerPlugin
+from glaciercube.cluster import registered
+
+class Secret(WorkerPlugin):
+    name = "secret"
+
+with Client(sys.argv[1], set_as_default=False) as client, registered(client, [Secret()]):
+    assert all(client.run(lambda dask_worker: "secret" in dask_worker.plugins).values())
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_driver_that_is_killed_leaves_nothing_on_the_cluster() -> None:
+    # Its scheduler listens for other processes.
+    with (
+        LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        before = set(cluster.scheduler.plugins)
+        command = [sys.executable, "-W", "ignore", "-c", _KILLED, cluster.scheduler_address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        latest = time.monotonic() + 30
+        while "secret" in cluster.scheduler.worker_plugins and time.monotonic() < latest:
+            time.sleep(0.1)
+        assert "secret" not in cluster.scheduler.worker_plugins
+        while set(cluster.scheduler.plugins) != before and time.monotonic() < latest:
+            time.sleep(0.1)
+        assert set(cluster.scheduler.plugins) == before
+        assert not any(client.run(lambda dask_worker: "secret" in dask_worker.plugins).values())

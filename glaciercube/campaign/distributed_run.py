@@ -6,7 +6,6 @@ import pickle
 import queue
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -15,27 +14,25 @@ from typing import TYPE_CHECKING, Any, Final
 from distributed import KilledWorker
 
 from glaciercube.campaign import worker
+from glaciercube.campaign.batches import Batch
 from glaciercube.campaign.events import Watch
 from glaciercube.campaign.kernel import Task, tasks
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.cluster import Crew, Paths, Versions, everywhere, predict_resources
+from glaciercube.cluster import Crew, Paths, Versions, predict_resources, registered
 from glaciercube.devices import DevicePlugin
 from glaciercube.errors import ClusterError, ReadError
 from glaciercube.inference import BlockOptions
 from glaciercube.models.registry import pack_model
 from glaciercube.reading.access import Access
 from glaciercube.reading.carried import Carried
-from glaciercube.store import Store, Written
+from glaciercube.store import Store
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
 __all__ = ["Placement", "run_units"]
 
-# A batch of marks is committed when it has so many shards, or is so old in seconds.
-_SHARDS: Final = 64
-_SECONDS: Final = 15.0
 # Units whose old marks are withdrawn together.
 _PREPARED: Final = 256
 # How long the driver waits for something to end before it looks up, seconds.
@@ -114,8 +111,7 @@ def run_units(
     ClusterError
         If the cluster is gone.
     """
-    name, devices = f"glaciercube-{watch.name}", DevicePlugin(watch.name)
-    everywhere(lambda: client.register_plugin(devices))
+    name = f"glaciercube-{watch.name}"
     witnesses = Witnesses.of(plan)
     job = worker.Job(
         pack_model(plan.model),
@@ -125,9 +121,8 @@ def run_units(
         Carried.capture(Access(plan.scenes.signing).variable),
         Paths.here(None if "://" in plan.store.path else plan.store.path, placement.files),
     )
-    plugin = worker.JobPlugin(name, Versions.here(), pickle.dumps(job))
-    everywhere(lambda: client.register_plugin(plugin, name=name))
-    try:
+    plugins = [DevicePlugin(watch.name), worker.JobPlugin(name, Versions.here(), pickle.dumps(job))]
+    with registered(client, plugins):
         # Asked now: only with the plugin's help do workers know of their devices.
         crew = Crew(client, predict_resources(client, placement.resource, block.device))
         driver = _Driver(client, crew, plan, store, watch, placement=placement, shared=witnesses.shared)
@@ -136,12 +131,6 @@ def run_units(
             return driver.run(units)
         finally:
             client.unsubscribe_topic("all")
-    finally:
-        if client.status == "running":
-            for plugged in (name, devices.name):
-                # A worker that dies meanwhile has forgotten it, too.
-                with suppress(OSError):
-                    client.unregister_worker_plugin(plugged)
 
 
 class _Driver:
@@ -168,11 +157,11 @@ class _Driver:
         # Units that came to a worker which is not fit for them.
         self.again: list[Task] = []
         self.submitted = 0
-        self.written: list[Written] = []
+        self.batch = Batch(store)
         self.shared = shared
         self.lacking = 0
         self.failures: list[BaseException] = []
-        self._committed = self._alive = time.monotonic()
+        self._alive = time.monotonic()
 
     def run(self, units: Iterator[Unit]) -> tuple[int, list[BaseException]]:
         """Do units."""
@@ -191,12 +180,12 @@ class _Driver:
                 if not self.pending:
                     break
                 self._take()
-                self._commit(_SHARDS, _SECONDS)
+                self.batch.commit_if_due()
         except BaseException:
             # Ctrl-C, a full disk: what was written whole is kept, the rest is done by the next run.
             self._stop()
             raise
-        self._commit(0, 0)
+        self.batch.commit()
         return self.lacking, self.failures
 
     def heard(self, event: tuple[float, Any]) -> None:
@@ -258,7 +247,7 @@ class _Driver:
 
     def _keep(self, result: worker.Result) -> None:
         if result.written is not None:
-            self.written.append(result.written)
+            self.batch.add(result.written)
         self.lacking += result.lacking
         for row, error in result.failures:
             self.failures.append(error)
@@ -304,16 +293,6 @@ class _Driver:
             "the connection to the scheduler was lost", "run again: what was written is kept and the rest is computed"
         )
 
-    def _commit(self, shards: int, seconds: float) -> None:
-        count = sum(len(written.marks) for written in self.written)
-        if count and (count >= shards or time.monotonic() - self._committed >= seconds):
-            # Left in place until it is said: an error here must not lose what a later attempt can still commit.
-            self.store.commit(self.written)
-            self.written = []
-            self._committed = time.monotonic()
-        elif not count:
-            self._committed = time.monotonic()
-
     def _stop(self) -> None:
         """Take what has ended, drop the rest."""
         pending, self.pending = list(self.pending), {}
@@ -322,7 +301,7 @@ class _Driver:
             self.client.cancel([future for future in pending if future.status != "finished"], force=True)
             for result in self.client.gather(ended, errors="skip"):
                 self._keep(result)
-        self._commit(0, 0)
+        self.batch.commit()
 
 
 def _prepared(units: Iterator[Unit], prepare: Callable[[list[Unit]], None]) -> Iterator[Unit]:

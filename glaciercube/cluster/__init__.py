@@ -5,6 +5,7 @@ from __future__ import annotations
 from glaciercube.cluster.checks import Paths, Versions, address_of, check_paths, check_versions, everywhere
 from glaciercube.cluster.crew import Crew
 from glaciercube.cluster.options import ClusterOptions
+from glaciercube.cluster.plugins import registered
 from glaciercube.cluster.resources import predict_resources
 from glaciercube.cluster.start import connect
 
@@ -19,4 +20,5 @@ __all__ = [
     "connect",
     "everywhere",
     "predict_resources",
+    "registered",
 ]

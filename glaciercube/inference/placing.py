@@ -6,11 +6,11 @@ import pickle
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from glaciercube.cluster import check_versions, everywhere, predict_resources
+from glaciercube.cluster import check_versions, predict_resources, registered
 from glaciercube.models.registry import PackedModel, keep_packed, own_models, pack_model
 
 if TYPE_CHECKING:
@@ -64,18 +64,12 @@ def on_gpus(client: Client, *, resource: str | None = None) -> Iterator[None]:
     check_versions(client)
     name = secrets.token_hex(4)
     plugins: list[Any] = [DevicePlugin(name), *(_model_plugin(name, pack_model(model)) for model in own_models())]
-    try:
-        for plugin in plugins:
-            everywhere(partial(client.register_plugin, plugin, name=plugin.name))
+    with registered(client, plugins):
         needs = predict_resources(client, resource, None)
         get: Any = partial(client.get, resources=dict.fromkeys(needs, _LITTLE) or None)
         get.__self__ = client  # by which xarray knows that workers do not share its locks
         with dask.config.set(scheduler=get):
             yield
-    finally:
-        for plugin in plugins if client.status == "running" else ():
-            with suppress(OSError, ValueError):
-                client.unregister_worker_plugin(plugin.name)
 
 
 def worker_device() -> str | None:
