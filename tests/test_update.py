@@ -16,6 +16,7 @@ from conftest import FULL
 from fault_server import Asked, FaultServer, serve
 
 from glaciercube.campaign import Outcome, Plan, failed_shards, make_plan, run, update, what_is_left
+from glaciercube.campaign.batches import Batch
 from glaciercube.campaign.kernel import Kernel, tasks
 from glaciercube.campaign.keys import changed
 from glaciercube.campaign.memory import remembered
@@ -29,7 +30,7 @@ from glaciercube.errors import ReadError
 from glaciercube.models import load_model
 from glaciercube.reading.transport import forget
 from glaciercube.simulate.world import World
-from glaciercube.store import StoreOptions, ZarrStore, missing_scenes, open_store, provenance_of
+from glaciercube.store import StoreOptions, missing_scenes, open_store, provenance_of
 
 Shards = dict[str, tuple[bytes, int]]
 
@@ -300,16 +301,16 @@ def test_a_run_keeps_to_the_search_that_was_frozen(
     world: World, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a catalogue has on another day is not what a run goes on with; an update asks."""
-    path, write = tmp_path / "a.zarr", ZarrStore.write
+    path, add = tmp_path / "a.zarr", Batch.add
     archive.hide("20220829T")
     settings = config(world, archive.folder / "catalog.json", path, run="{dates: 1}")
     plan = settings.plan()
 
     def interrupted(*arguments: Any) -> None:
-        write(*arguments)
+        add(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ZarrStore, "write", interrupted)
+    monkeypatch.setattr(Batch, "add", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(plan, settings.run, settings.as_dict())
     monkeypatch.undo()
