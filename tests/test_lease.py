@@ -61,6 +61,16 @@ def test_a_second_writer_is_refused_by_name(place: Location) -> None:
     second.release()
 
 
+def test_whoever_still_has_a_ticket_of_a_lease_that_was_given_back_is_refused(place: Location) -> None:
+    """A thread or worker that was left behind must not write on: nobody will say what it wrote."""
+    lease = Lease(place, FOLDER)
+    ticket = lease.ticket
+    ticket.check()
+    lease.release()
+    with pytest.raises(StoreError, match="was closed by its writer"):
+        ticket.check()
+
+
 def test_of_many_who_try_at_once_one_gets_it(place: Location) -> None:
     for _ in range(5):
 

@@ -111,13 +111,26 @@ class Ticket:
         Raises
         ------
         StoreError
-            If somebody else has taken it over.
+            If somebody else has taken it over, or it was given back.
+
+        Notes
+        -----
+        Nothing guards the write between this and its end. On a server it may be repeated for twice
+        `glaciercube.store.objects.RETRIES`, 4 min, and so end after another writer took over: at once where it was
+        told to, or 120 s and 30 s after the last heartbeat. What is relied on then: such a write is of one whole
+        shard; if the other has committed this shard, its etag or size is not the ledger's any more, so that
+        ``done("size")`` does not count it and the next run makes it again; if not, the other writes over it. On a disk
+        nothing is repeated, and a write lasts as long as the disk takes. On Icechunk what is written late is never
+        seen: chunks have names of their own, and the commit is refused.
         """
         objects = self.location.objects()
         with clear_errors(self.location.path):
             latest = max(_numbers(objects, self.folder), default=0)
+            known = _read(objects, self.folder, latest)
             if latest != self.number:
-                raise _lost(self.location.path, _read(objects, self.folder, latest))
+                raise _lost(self.location.path, known)
+            if known is not None and known.released:
+                raise StoreError(f"the store {self.location.path} was closed by its writer", "open it again")
 
 
 class Lease:
