@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import random
@@ -21,15 +22,19 @@ from distributed.utils import get_mp_context
 from services import SeaweedFS
 
 from glaciercube.campaign import Plan, RunOptions, run
+from glaciercube.campaign.batches import Batch
 from glaciercube.cluster import ClusterOptions, address_of
 from glaciercube.errors import ClusterError, ReadError, StoreError
+from glaciercube.store import open_reader
 
-__all__ = ["MODES", "REFUSED", "UNFINISHED", "Tally", "attempt", "cluster", "other_process"]
+__all__ = ["COMMITS", "MODES", "REFUSED", "UNFINISHED", "Tally", "attempt", "cluster", "other_process"]
 
 # How distributed.chaos ends a worker: all of them, since they die differently.
 MODES: Final = ("sys.exit", "graceful", "segfault")
 # How a driver ends that could not read all, or may not write.
 UNFINISHED, REFUSED = 3, 4
+# Shards and seconds of a commit here: whoever is killed after a second or two has committed some, and not others.
+COMMITS: Final = (3, 0.3)
 # A process that has imported this begins at once: more deaths in the same time.
 _PRELOAD: Final = ["distributed", "torch", "odc.stac", "icechunk", "obstore", "glaciercube.campaign.distributed_run"]
 
@@ -42,6 +47,8 @@ class Tally:
     rounds: int = 0
     workers: Counter[str] = field(default_factory=Counter)
     drivers: int = 0
+    # Those among them that had committed something in that run.
+    between: int = 0
     servers: int = 0
     reads: Counter[str] = field(default_factory=Counter)
     lost: int = 0
@@ -51,6 +58,7 @@ class Tally:
         return (
             f"chaos: {self.stores.total()} stores {dict(self.stores)} in {self.rounds} runs; "
             f"{self.workers.total()} workers killed {dict(self.workers)}, {self.drivers} drivers killed, "
+            f"{self.between} of them after a commit of theirs, "
             f"the S3 server killed and restarted {self.servers} times, "
             f"{self.reads.total()} reads failed {dict(self.reads)}; "
             f"{self.lost} of {self.pixels} pixels lost or changed"
@@ -102,15 +110,30 @@ def attempt(plan: Plan, client: Client, draw: random.Random, tally: Tally, mode:
 
 def _driven(plan: Plan, options: RunOptions, client: Client, seconds: float, tally: Tally) -> bool:
     """The same from a process of its own, which is killed after so many seconds."""
+    before = _committed(plan)
     driver, _ = other_process(plan, options, address_of(client))
     driver.join(seconds)
+    # Every second one right after a commit of its own, however slow the machine is.
+    deadline = time.monotonic() + 20 * (tally.drivers % 2 == 0)
+    while driver.is_alive() and time.monotonic() < deadline and not _committed(plan) > before:
+        time.sleep(0.05)
     if driver.is_alive():
         driver.kill()
         driver.join()
         tally.drivers += 1
+        tally.between += _committed(plan) > before
     if driver.exitcode not in {0, UNFINISHED, -signal.SIGKILL}:
         raise RuntimeError(f"the driver ended with {driver.exitcode}")
     return bool(driver.exitcode == 0)
+
+
+def _committed(plan: Plan) -> float:
+    """Shards that count as done; not a number while the server is down."""
+    try:
+        store = open_reader(plan.store, plan.region.geobox)
+        return 0 if store is None else len(store.done("none"))
+    except StoreError:
+        return math.nan
 
 
 def other_process(plan: Plan, options: RunOptions, cluster: str = "threads") -> tuple[Any, Any]:
@@ -129,6 +152,7 @@ def other_process(plan: Plan, options: RunOptions, cluster: str = "threads") -> 
 def _drive(job: bytes, tell: Any) -> None:
     plan, options, environ, where = pickle.loads(job)  # noqa: S301 - our own
     os.environ.update(environ)
+    Batch.shards, Batch.seconds = COMMITS
     try:
         run(plan, options, cluster=where)
     except (ReadError, ClusterError):

@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
-from chaos import MODES, REFUSED, Tally, attempt, cluster, other_process
+from chaos import COMMITS, MODES, REFUSED, Tally, attempt, cluster, other_process
 from conftest import FULL
 from fault_server import Asked, Fault, FaultServer, serve
 from services import SeaweedFS, seaweedfs
 from services.fixtures import served as served_by
 
 from glaciercube.campaign import RunOptions, make_plan, run
+from glaciercube.campaign.batches import Batch
 from glaciercube.catalog import Scenes, find
 from glaciercube.cube import LoadOptions
 from glaciercube.errors import StoreError
@@ -41,6 +42,14 @@ KINDS = ("disk", "s3", "icechunk on s3", "icechunk")
 # Impatient, so that some reads fail for good and units are left to the next run.
 LOAD = LoadOptions(cell=64, read=ReadOptions(attempts=2, delay=0.01, timeout=0.4, connect_timeout=1, budget=2))
 FAULTS = ("503", "429", "truncated", "stalled", "reset")
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits so often that kills fall between them."""
+    shards, seconds = COMMITS
+    monkeypatch.setattr(Batch, "shards", shards)
+    monkeypatch.setattr(Batch, "seconds", seconds)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +79,9 @@ def tally(say: Callable[[str], None]) -> Iterator[Tally]:
     say(str(total))
     # Else nothing was tried.
     assert total.workers.total() or not total.stores
+    if FULL and total.stores.total() == len(SEEDS):
+        tried = (total.workers.total(), total.drivers, total.between, total.servers, total.reads.total())
+        assert all(tried), str(total)
 
 
 def at(path: str, kind: str = "zarr") -> StoreOptions:
@@ -120,7 +132,10 @@ def test_two_campaigns_at_one_time(  # noqa: PLR0917 - fixtures
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second is refused by the first one's name; one that takes over is the only one from then on."""
+    """The second is refused by the first one's name; one that takes over is the only one from then on.
+
+    It makes other pixels of the same scenes: what the first still wrote over them would be seen.
+    """
     store, _ = placed(kind, tmp_path, request, monkeypatch)
     taken = threading.Event()
 
@@ -131,22 +146,32 @@ def test_two_campaigns_at_one_time(  # noqa: PLR0917 - fixtures
 
     with serve(catalog.parent) as files:
         files.choose = slow
-        plan = make_plan(world.region, served(scenes, catalog, files), load_model(MODEL), store, load=LOAD)
+        here = served(scenes, catalog, files)
+        models = [load_model("ndsi", threshold=threshold) for threshold in (0.4, 0.6)]
+        plan, other = (
+            make_plan(world.region, here, model, store, load=LoadOptions(cell=LOAD.cell)) for model in models
+        )
         first, told = other_process(plan, RunOptions(threads=2, dates=1, events=""))
         try:
             wait_for_shards(store)
             with pytest.raises(StoreError, match=rf"is being written by .*\(pid {first.pid}\)"):
-                run(plan, RunOptions(events=""))
+                run(other, RunOptions(events=""))
             assert first.is_alive()
             threading.Timer(0.5, taken.set).start()
-            run(plan, RunOptions(threads=2, dates=1, events="", takeover=True))
+            run(other, RunOptions(threads=2, dates=1, events="", takeover=True))
             first.join(60)
         finally:
             first.kill()
         assert first.exitcode == REFUSED
         assert f"was taken over by {getpass.getuser()}@" in told.recv()
-        assert not list(plan.units(open_reader(store, world.region.geobox).done("sha256")))  # type: ignore[union-attr]
-    assert not differing(store, quiet).any()
+        assert not list(other.units(open_reader(store, world.region.geobox).done("sha256")))  # type: ignore[union-attr]
+    alone = make_plan(
+        world.region, scenes, models[1], at(str(tmp_path / "alone.zarr")), load=LoadOptions(cell=LOAD.cell)
+    )
+    run(alone, RunOptions(events=""))
+    assert not differing(store, open_store(alone.store.path).load()).any()
+    # Else nothing could be seen: the quiet run of the first is another.
+    assert MODEL != "ndsi" or differing(store, quiet).any()
 
 
 def wait_for_shards(store: StoreOptions) -> None:
