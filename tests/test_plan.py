@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import geopandas
@@ -319,3 +320,30 @@ def test_dates_that_show_nothing_of_a_shard_are_left_out(world: World, parted: S
     )
     fusion = plan_of(world, both, shard=16, model=load_model("fusion-unet"))
     assert {unit.skip for unit in fusion.units()} == {False}
+
+
+def test_units_are_made_on_threads(world: World, scenes: Scenes) -> None:
+    """GEOS crashes where two threads are the first to ask of one prepared geometry."""
+    program = dedent("""
+        import pickle, sys
+        from concurrent.futures import ThreadPoolExecutor
+        from glaciercube.campaign.candidates import Lattice, Sight
+        from glaciercube.cube.coverage import coverage
+        import numpy as np
+        scenes, region = pickle.load(sys.stdin.buffer)
+        shapes = scenes.table.geometry.to_numpy()
+        x0, y0, x1, y1 = region.geobox.boundingbox
+        lattice = Lattice(np.array([x0]), np.array([x1]), np.array([y0]), np.array([y1]))
+        def ask(sight):
+            for _ in range(20):
+                sight.meets(np.arange(len(shapes)), (x0, y0, x1, y1))
+                coverage(scenes, region.geobox)
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(40):
+                sight = Sight(shapes, region)
+                sight.blocks(lattice)
+                list(pool.map(ask, [sight] * 4))
+    """)
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, input=pickle.dumps((scenes, world.region)), check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -24,6 +25,8 @@ Geometries: TypeAlias = npt.NDArray[Any]
 # Metres by which windows are grown before footprints are asked: readers draw the edges of footprints as straight lines
 # on the map, which for a swath of 250 km at 70 degrees of latitude is 3.3 km off (the sagitta of a parallel).
 MARGIN: Final = 5000.0
+# Units are made on threads, and GEOS keeps what it learns of a geometry with it.
+_ONE_AT_A_TIME: Final = threading.Lock()
 # Degrees between the vertices of an edge that is taken to another CRS.
 _STEP: Final = 0.1
 
@@ -111,7 +114,8 @@ class Sight:
         """Which of some scenes come within `MARGIN` of a rectangle (left, bottom, right, top; metres)."""
         left, bottom, right, top = box
         grown = shapely.box(left - MARGIN, bottom - MARGIN, right + MARGIN, top + MARGIN)
-        found: Bool = shapely.intersects(self._shapes[self._same[scenes]], grown)
+        with _ONE_AT_A_TIME:
+            found: Bool = shapely.intersects(self._shapes[self._same[scenes]], grown)
         return found
 
     def blocks(self, lattice: Lattice) -> list[Indices]:
@@ -133,8 +137,7 @@ class Sight:
                 yield slice(0, 0), slice(0, 0), np.zeros((0, 0), np.bool_)
                 continue
             rows, columns = lattice.around(shape.bounds, margin)
-            shapely.prepare(shape)
-            yield rows, columns, shapely.dwithin(shape, lattice.boxes(rows, columns), margin)
+            yield rows, columns, shapely.dwithin(_prepared(shape), lattice.boxes(rows, columns), margin)
 
 
 def near_outlines(region: Region, buffer: float, lattice: Lattice) -> Bool:
@@ -146,9 +149,15 @@ def near_outlines(region: Region, buffer: float, lattice: Lattice) -> Bool:
         rows, columns = lattice.around(shape.bounds, buffer)
         if near[rows, columns].all():
             continue
-        shapely.prepare(shape)
-        near[rows, columns] |= shapely.dwithin(shape, lattice.boxes(rows, columns), buffer)
+        near[rows, columns] |= shapely.dwithin(_prepared(shape), lattice.boxes(rows, columns), buffer)
     return near
+
+
+def _prepared(shape: shapely.Geometry) -> shapely.Geometry:
+    """A prepared copy: the first question builds what is looked up, and two threads that ask at once crash GEOS."""
+    own = shapely.from_wkb(shapely.to_wkb(shape))
+    shapely.prepare(own)
+    return own
 
 
 def _on_map(shapes: Geometries, region: Region) -> Geometries:

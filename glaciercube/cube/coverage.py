@@ -65,6 +65,8 @@ def _points(geobox: GeoBox) -> npt.NDArray[np.float64]:
 def _inside(footprint: shapely.Geometry, points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     # Providers write footprints across the antimeridian in two ways: cut there, or going on beyond 180 degrees.
     found = np.zeros(len(points), np.bool_)
+    # A copy: shapely prepares what it is asked of, and a footprint that two threads ask of crashes GEOS.
+    footprint = shapely.from_wkb(shapely.to_wkb(footprint))
     for turn in (-360.0, 0.0, 360.0):
         found |= shapely.contains_xy(footprint, points[:, 0] + turn, points[:, 1])
     return found
