@@ -18,6 +18,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,9 @@ def killed_at(count: int, tear: bool) -> Iterator[None]:
     def wrapped(original: Callable[..., Any], torn: bool = False) -> Callable[..., Any]:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal left
+            if threading.current_thread().name == "glaciercube-lease":
+                # It beats when it likes, and says nothing of what is in the store.
+                return original(self, *args, **kwargs)
             left -= 1
             if left == 0:
                 if torn and tear and "/c/" in args[0]:
