@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -20,14 +19,13 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.errors import StoreError
 from glaciercube.store.axis import add_rows, check_same, describe, labels_of, with_provenance
-from glaciercube.store.base import Check, Written, checked_rows
+from glaciercube.store.base import Check, Handle, Store, Written
 from glaciercube.store.icemarks import Done, create, is_made, keys_of, lengthen, missing_of, record
 from glaciercube.store.icerepo import BRANCH, commit, ice_errors, repository
 from glaciercube.store.layout import StoreOptions, pack, template
 from glaciercube.store.lease import Lease, Ticket
 from glaciercube.store.ledger import ARRAYS, Mark
 from glaciercube.store.levels import Levels, delete_within, fingerprint
-from glaciercube.store.missing import Missing
 from glaciercube.store.objects import Location
 
 __all__ = ["LEASE", "IcechunkHandle", "IcechunkStore"]
@@ -39,17 +37,13 @@ _DATES: Final = 64
 
 
 @dataclass(frozen=True)
-class IcechunkHandle:
+class IcechunkHandle(Handle):
     """Writes shards into a fork of the driver's session; see `glaciercube.store.base.Handle`.
 
     Attributes
     ----------
-    options : StoreOptions
-        Layout and path.
-    geobox : GeoBox
-        The grid.
-    rows : mapping
-        Label of each row -> its place.
+    options, geobox, rows
+        As of every handle.
     fork : bytes
         The fork of the session, pickled: each write starts from a copy of its own.
     epoch : int
@@ -58,47 +52,25 @@ class IcechunkHandle:
         The share in the driver's lease.
     """
 
-    options: StoreOptions
-    geobox: GeoBox
-    rows: Mapping[str, int]
     fork: bytes = field(repr=False)
     epoch: int
     ticket: Ticket
 
-    def write(
-        self,
-        times: npt.NDArray[np.datetime64],
-        block: tuple[int, int],
-        probability: npt.NDArray[np.float32],
-        quality: npt.NDArray[np.uint8],
-        keys: Sequence[str],
-        missing: Sequence[Sequence[Missing]] = (),
+    def _write(
+        self, marks: tuple[Mark, ...], probability: npt.NDArray[np.float32], quality: npt.NDArray[np.uint8]
     ) -> Written:
-        """Write one shard of several dates; see `glaciercube.store.base.Handle.write`."""
-        rows = checked_rows(
-            self.options,
-            self.geobox,
-            self.rows,
-            times=times,
-            block=block,
-            probability=probability,
-            quality=quality,
-            keys=keys,
-        )
         self.ticket.check()
-        y, x = self.options.slices(block, (self.geobox.shape[0], self.geobox.shape[1]))
         fork = pickle.loads(self.fork)  # noqa: S301 - made by our own driver
-        marks = []
         with ice_errors(self.options.path):
             root = zarr.open_group(fork.store, mode="r+")
-            for i, ((label, index), key) in enumerate(zip(rows, keys, strict=True)):
+            for i, mark in enumerate(marks):
+                y, x = self.options.slices(mark.block, (self.geobox.shape[0], self.geobox.shape[1]))
                 for name, values in (("glacier_probability", pack(probability[i])), ("quality", quality[i])):
-                    _array(root, name)[index, y, x] = values
-                marks.append(Mark(label, index, block, key, (), tuple(missing[i]) if missing else ()))
-        return Written(tuple(marks), fork, self.epoch)
+                    _array(root, name)[mark.index, y, x] = values
+        return Written(marks, fork, self.epoch)
 
 
-class IcechunkStore:
+class IcechunkStore(Store):
     """An Icechunk repository; see `glaciercube.store.base.Store`.
 
     Attributes
@@ -215,18 +187,6 @@ class IcechunkStore:
             self._commit(f"{len(marks)} shards", {"shards": len(marks)})
             self._cleared |= rows
 
-    def write(
-        self,
-        times: npt.NDArray[np.datetime64],
-        block: tuple[int, int],
-        probability: npt.NDArray[np.float32],
-        quality: npt.NDArray[np.uint8],
-        keys: Sequence[str],
-        missing: Sequence[Sequence[Missing]] = (),
-    ) -> None:
-        """Write and commit one shard of several dates; see `glaciercube.store.base.Handle.write`."""
-        self.commit([self.handle().write(times, block, probability, quality, keys, missing)])
-
     def done(self, check: Check = "size", *, lacking: bool = True) -> Done:
         """What is done; see `glaciercube.store.base.Store.done`."""
         with ice_errors(self._location.path):
@@ -289,14 +249,6 @@ class IcechunkStore:
                 self._repository.create_tag(f"run-{now}-{self._lease.number}", self._last)
             self._began = self._last
         self._lease.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _commit(self, message: str, metadata: dict[str, Any]) -> None:
         import icechunk

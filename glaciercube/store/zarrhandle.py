@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from odc.geo.geobox import GeoBox
 
-from glaciercube.store.base import Written, checked_rows
+from glaciercube.store.base import Handle, Written
 from glaciercube.store.encode import shard_bytes
-from glaciercube.store.layout import StoreOptions, pack
+from glaciercube.store.layout import pack
 from glaciercube.store.lease import Ticket
 from glaciercube.store.ledger import ARRAYS, Mark, Piece, checksum, shard_key
-from glaciercube.store.missing import Missing
 from glaciercube.store.objects import Location, Objects, clear_errors
 
 __all__ = ["ZarrHandle"]
 
 
 @dataclass(frozen=True)
-class ZarrHandle:
+class ZarrHandle(Handle):
     """Writes shards of a plain Zarr store; see `glaciercube.store.base.Handle`.
 
     Attributes
     ----------
+    options, geobox, rows
+        As of every handle.
     location : Location
         The store.
-    options : StoreOptions
-        Its layout.
-    geobox : GeoBox
-        Its grid.
-    rows : dict
-        Label of each row -> its place.
     metadata : dict
         Array -> its metadata, with one row.
     ticket : Ticket
@@ -41,42 +35,21 @@ class ZarrHandle:
     """
 
     location: Location
-    options: StoreOptions
-    geobox: GeoBox
-    rows: Mapping[str, int]
     metadata: Mapping[str, bytes]
     ticket: Ticket
 
-    def write(
-        self,
-        times: npt.NDArray[np.datetime64],
-        block: tuple[int, int],
-        probability: npt.NDArray[np.float32],
-        quality: npt.NDArray[np.uint8],
-        keys: Sequence[str],
-        missing: Sequence[Sequence[Missing]] = (),
+    def _write(
+        self, marks: tuple[Mark, ...], probability: npt.NDArray[np.float32], quality: npt.NDArray[np.uint8]
     ) -> Written:
-        """Write one shard of several dates; see `glaciercube.store.base.Handle.write`."""
-        rows = checked_rows(
-            self.options,
-            self.geobox,
-            self.rows,
-            times=times,
-            block=block,
-            probability=probability,
-            quality=quality,
-            keys=keys,
-        )
-        objects = self.location.objects()
-        marks = []
-        for i, ((label, index), key) in enumerate(zip(rows, keys, strict=True)):
+        objects, written = self.location.objects(), []
+        for i, mark in enumerate(marks):
             # A driver that lost its lease must not overwrite what its successor writes.
             self.ticket.check()
             values = {"glacier_probability": pack(probability[i]), "quality": quality[i]}
             with clear_errors(self.location.path):
-                pieces = tuple(self._put(objects, name, index, block, values[name]) for name in ARRAYS)
-            marks.append(Mark(label, index, block, key, pieces, tuple(missing[i]) if missing else ()))
-        return Written(tuple(marks))
+                pieces = tuple(self._put(objects, name, mark.index, mark.block, values[name]) for name in ARRAYS)
+            written.append(replace(mark, pieces=pieces))
+        return Written(tuple(written))
 
     def _put(
         self, objects: Objects, name: str, index: int, block: tuple[int, int], values: npt.NDArray[np.uint8]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -15,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.errors import StoreError
 from glaciercube.store.axis import add_rows, check_same, describe, labels_of, with_provenance
-from glaciercube.store.base import Check, Written, checked_rows
+from glaciercube.store.base import Check, Store, Written
 from glaciercube.store.encode import one_row
 from glaciercube.store.layout import StoreOptions, template
 from glaciercube.store.lease import Lease
@@ -33,7 +32,7 @@ __all__ = ["ZarrHandle", "ZarrStore", "missing_in"]
 _ATTEMPTS: Final = 5
 
 
-class ZarrStore:
+class ZarrStore(Store):
     """A plain Zarr store with its ledger; see `glaciercube.store.base.Store`.
 
     Attributes
@@ -56,7 +55,6 @@ class ZarrStore:
         # Dates without levels, since this writer took them away.
         self._cleared: set[int] = set()
         self._lock = threading.Lock()
-        self._handle: ZarrHandle | None = None
 
     @classmethod
     def create_or_open(
@@ -159,7 +157,7 @@ class ZarrStore:
         """What workers write with."""
         with clear_errors(self._location.path):
             metadata = {name: one_row(self._objects.get(f"{name}/zarr.json")) for name in ARRAYS}
-        return ZarrHandle(self._location, self.options, self.geobox, dict(self._rows), metadata, self._writing.ticket)
+        return ZarrHandle(self.options, self.geobox, dict(self._rows), self._location, metadata, self._writing.ticket)
 
     def commit(self, written: Iterable[Written]) -> None:
         """Vouch for what workers wrote, in one segment of the ledger.
@@ -181,30 +179,6 @@ class ZarrStore:
                 )
             self._append(marks, [])
             live.add(shards)
-
-    def write(
-        self,
-        times: npt.NDArray[np.datetime64],
-        block: tuple[int, int],
-        probability: npt.NDArray[np.float32],
-        quality: npt.NDArray[np.uint8],
-        keys: Sequence[str],
-        missing: Sequence[Sequence[Missing]] = (),
-    ) -> None:
-        """Prepare, write and commit one shard of several dates; see `glaciercube.store.base.Handle.write`."""
-        handle = self.handle()
-        rows = checked_rows(
-            self.options,
-            self.geobox,
-            self._rows,
-            times=times,
-            block=block,
-            probability=probability,
-            quality=quality,
-            keys=keys,
-        )
-        self.prepare((label, block) for label, _ in rows)
-        self.commit([handle.write(times, block, probability, quality, keys, missing)])
 
     def done(self, check: Check = "size", *, lacking: bool = True) -> Done:
         """What is done, and still there; see `glaciercube.store.base.Store.done`."""
@@ -256,14 +230,6 @@ class ZarrStore:
         """Give the lease back."""
         if self._lease is not None:
             self._lease.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _marked(self) -> Shards:
         """What counts as done, whether or not it is still there."""
