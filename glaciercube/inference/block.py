@@ -117,7 +117,7 @@ def encode_block(model: Model, arrays: Arrays, window: Window, options: BlockOpt
         for modality in _at_hand(model.contract, arrays)
         if modality.static
     }
-    return model.to(device).encode_static(inputs)
+    return model.to(device).encode_static(inputs, framed=True)
 
 
 def predict_block(

@@ -83,7 +83,7 @@ def predict(
     shape = (cube.sizes["y"], cube.sizes["x"])
     # Terrain alone has no time of its own: the coordinate keeps the axis.
     lazy = cube[block_variables(cube, model.contract)].assign_coords(time=cube["time"])
-    halo, stride = model.contract.receptive_field, model.contract.stride
+    halo, stride = model.contract.halo, model.contract.lattice
     cells = [
         [
             _cell(lazy, model, block_window(y, x, shape, halo=halo, stride=stride), dates, options or BlockOptions())
