@@ -54,7 +54,11 @@ class Frame:
     def cut(masked: Mapping[str, Masked], part: tuple[slice, slice]) -> dict[str, Masked]:
         """One window of the inputs."""
         y, x = part
-        return {name: Masked(entry.values[..., y, x], entry.valid[..., y, x]) for name, entry in masked.items()}
+        # Contiguous: sums depend on the strides in their last bit, and those on the block that a window is cut from.
+        return {
+            name: Masked(entry.values[..., y, x].contiguous(), entry.valid[..., y, x].contiguous())
+            for name, entry in masked.items()
+        }
 
 
 def frame_block(contract: Contract, size: tuple[int, int], *, framed: bool) -> Frame:
