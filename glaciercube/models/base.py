@@ -316,7 +316,8 @@ class _Call:
     def _defined(self, part: tuple[slice, slice]) -> Tensor:
         """Where the window is defined, (time, y, x), over the dates that are predicted."""
         contract, (y, x) = self.model.contract, part
-        defined = any_valid(Frame.cut(self.masked, part), contract)
+        valid = {name: Masked(entry.values, entry.valid[..., y, x]) for name, entry in self.masked.items()}
+        defined = any_valid(valid, contract)
         if defined is None:
             if self.static.valid is None:
                 raise ModelError(

@@ -39,6 +39,15 @@ ARCHITECTURES: Mapping[str, str] = {
     "ndsi": "glaciercube.models.spectral:SnowIndex",
     "identity": "glaciercube.models.spectral:Identity",
     "fusion-unet": "glaciercube.models.fusion_unet:FusionUNet",
+    "fusion-unet-time": "glaciercube.models.architectures.fusion_unet_time:FusionUNetTime",
+    "unet-resnet": "glaciercube.models.architectures.unet_resnet:UNetResNet",
+    "glaciernet": "glaciercube.models.architectures.glaciernet:GlacierNet",
+    "deeplab": "glaciercube.models.architectures.deeplab:DeepLab",
+    "glavitu": "glaciercube.models.architectures.glavitu:GlaViTU",
+    "icemapper": "glaciercube.models.architectures.icemapper:IceMapper",
+    "segformer": "glaciercube.models.architectures.segformer:SegFormer",
+    "hed-unet": "glaciercube.models.architectures.hed_unet:HEDUNet",
+    "hooknet": "glaciercube.models.architectures.hooknet:HookNet",
 }
 WEIGHTS, VECTOR, CARD = "weights.safetensors", "test_vector.safetensors", "README.md"
 #: Largest difference of probability from the stored output that a load may show; convolutions sum in
