@@ -27,6 +27,8 @@ class GlacierModule(nn.Module):
 
     #: What is hashed beside the weights, for modules that are more than their architecture's name and their weights.
     identity: bytes = b""
+    #: Whether a modality that is absent and one that is missing everywhere are the same to the module.
+    absent_is_missing: bool = True
 
     def encode_static(self, static: Mapping[str, Masked]) -> Any:
         """Turn the static inputs into features; called once per block or window, whatever the number of dates."""
@@ -53,6 +55,11 @@ class GlacierModule(nn.Module):
             `neighbours` are given for; without dynamic input, one.
         """
         raise NotImplementedError
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained weights."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
     def placed(self, device: torch.device) -> GlacierModule:
         """A copy on a device."""

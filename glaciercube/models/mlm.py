@@ -76,7 +76,7 @@ def contract_to_item(
         "geometry": None,
         "properties": properties,
         "links": [],
-        "assets": _assets(),
+        "assets": _assets(contract),
     }
 
 
@@ -179,15 +179,23 @@ def _classes(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(each["name"]) for each in found)
 
 
-def _assets() -> dict[str, Any]:
+def _assets(contract: Contract) -> dict[str, Any]:
+    weights = {
+        "href": "weights.safetensors",
+        "title": "Weights",
+        "type": "application/octet-stream; framework=safetensors",
+        "roles": ["mlm:model", "mlm:weights", "data"],
+        "mlm:artifact_type": "safetensors.torch.save_file",
+    }
+    program = {
+        "href": "program.pt2",
+        "title": "Exported program",
+        "type": "application/zip; application=pytorch",
+        "roles": ["mlm:model", "mlm:weights", "data"],
+        "mlm:artifact_type": "torch.export.save",
+    }
     return {
-        "weights": {
-            "href": "weights.safetensors",
-            "title": "Weights",
-            "type": "application/octet-stream; framework=safetensors",
-            "roles": ["mlm:model", "mlm:weights", "data"],
-            "mlm:artifact_type": "safetensors.torch.save_file",
-        },
+        "weights": program if contract.architecture == "torch-export" else weights,
         "test_vector": {
             "href": "test_vector.safetensors",
             "title": "Inputs and the outputs that they must give",

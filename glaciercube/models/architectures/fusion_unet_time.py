@@ -86,7 +86,8 @@ class FusionUNetTime(FusionUNet):
                 # The band ratio of the neighbours, by the mean of the heads.
                 mean = here.mean(dim=1, keepdim=True)
                 ratio = ratio + self.ratio_mix * self._taken(mean, encoded.ratio, seen, neighbours)
-            seen = functional.max_pool2d(seen, 2)
+            if level + 1 < len(self.mixes):
+                seen = functional.max_pool2d(seen, 2)
         return Encoded(skips, ratio, encoded.seen[own])
 
     def _attention(self, encoded: Encoded, neighbours: Neighbours, own: Tensor) -> Tensor:

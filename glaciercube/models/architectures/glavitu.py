@@ -38,6 +38,8 @@ class GlaViTU(Segmenter):
         ``hidden`` of the transformer, and ``dropout``. The size of its windows is that of the learned positions.
     """
 
+    absent_is_missing = False  # a modality of zeros still adds its biases to the sum
+
     def __init__(self, contract: Contract) -> None:
         super().__init__(contract)
         widths = integers(contract, "widths")

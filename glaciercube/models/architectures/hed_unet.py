@@ -90,10 +90,10 @@ class _Down(nn.Module):
 class _Up(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        double = nn.ConvTranspose2d(inputs, inputs // 2, 2, stride=2, bias=False)
-        self.double = nn.Sequential(double, nn.BatchNorm2d(inputs // 2), nn.ReLU())
+        rise = nn.ConvTranspose2d(inputs, inputs // 2, 2, stride=2, bias=False)
+        self.rise = nn.Sequential(rise, nn.BatchNorm2d(inputs // 2), nn.ReLU())
         self.layers = _Double(inputs, outputs)
 
     def forward(self, values: Tensor, skip: Tensor) -> Tensor:
-        found: Tensor = self.layers(torch.cat([self.double(values), skip], dim=1))
+        found: Tensor = self.layers(torch.cat([self.rise(values), skip], dim=1))
         return found

@@ -91,12 +91,12 @@ class _Encoder(nn.Module):
 class _Up(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.double = nn.ConvTranspose2d(inputs, inputs, 2, stride=2)
+        self.rise = nn.ConvTranspose2d(inputs, inputs, 2, stride=2)
         self.narrow = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.join = DoubleConv(2 * outputs, outputs, middle=max(1, outputs // 2), bias=True)
 
     def forward(self, values: Tensor, skip: Tensor) -> Tensor:
-        found: Tensor = self.join(torch.cat([self.narrow(self.double(values)), skip], dim=1))
+        found: Tensor = self.join(torch.cat([self.narrow(self.rise(values)), skip], dim=1))
         return found
 
 
@@ -108,7 +108,7 @@ class _Hook(nn.Module):
         half = max(1, outputs // 2)
         self.query, self.key, self.value = (nn.Conv2d(inputs, inputs, 1) for _ in range(3))
         self.share = nn.Parameter(torch.zeros(1))
-        self.double = nn.ConvTranspose2d(inputs, inputs, 2, stride=2)
+        self.rise = nn.ConvTranspose2d(inputs, inputs, 2, stride=2)
         self.narrow = DoubleConv(inputs, outputs, middle=half, bias=True)
         self.join = DoubleConv(2 * outputs, outputs, middle=half, bias=True)
 
@@ -118,5 +118,5 @@ class _Hook(nn.Module):
             layer(both).flatten(2).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
         seen = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).unflatten(2, both.shape[2:])
-        found: Tensor = self.join(torch.cat([self.narrow(self.double(both + self.share * seen)), skip], dim=1))
+        found: Tensor = self.join(torch.cat([self.narrow(self.rise(both + self.share * seen)), skip], dim=1))
         return found

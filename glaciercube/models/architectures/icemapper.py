@@ -42,8 +42,9 @@ class IceMapper(Segmenter):
             )
         widths = integers(contract, "widths")
         self.blocks = nn.ModuleList(_Block(a, b) for a, b in pairwise((self.channels, *widths)))
-        weighted = contract.parameters["pooling"] == "weighted"
-        self.pools = nn.ModuleList(_Weighted(width) if weighted else _Maximum() for width in widths)
+        pool = _Weighted if contract.parameters["pooling"] == "weighted" else _Maximum
+        self.flatten = nn.ModuleList(pool(width) for width in widths)
+        self.halve = nn.ModuleList(pool(width, 2) for width in widths[:-1])
         self.decoder = ResUNetDecoder(widths)
         self.head = nn.Conv2d(widths[0], self.heads, 1)
 
@@ -68,14 +69,13 @@ class IceMapper(Segmenter):
         # (date, place, channel, y, x) -> (date, channel, place, y, x)
         values = stack[index].transpose(1, 2)
         there = present[:, None, :, None, None].to(values.dtype)
-        values, features = values * there, []
-        for number, (block, pool) in enumerate(zip(self.blocks, self.pools, strict=True)):
+        features: list[Tensor] = []
+        for number, (block, flatten) in enumerate(zip(self.blocks, self.flatten, strict=True)):
             if number:
-                short = 2 if values.shape[2] > 1 else 1
-                values = functional.max_pool3d(values, (short, 2, 2))
-                there = functional.max_pool3d(there, (short, 1, 1))
-            values = block(values)
-            features.append(pool(values, there))
+                values, there = self.halve[number - 1](values, there)
+            # A date that is not there must not speak to those beside it through the next convolution.
+            values = block(values * there) * there
+            features.append(flatten(values, there)[0][:, :, 0])
         return self.squeezed(self.head(self.decoder(features)))
 
 
@@ -95,27 +95,56 @@ class _Block(nn.Module):
         return found
 
 
-class _Weighted(nn.Module):
+class _Pool(nn.Module):
+    """Halves space and time, or gathers all of time.
+
+    Parameters
+    ----------
+    width : int
+        Channels.
+    factor : int
+        Of space and time; 1 for all of time in full resolution.
+    """
+
+    def __init__(self, width: int, factor: int = 1) -> None:  # noqa: ARG002 - as its children
+        super().__init__()
+        self.factor = factor
+
+    def pairs(self, values: Tensor) -> Tensor:
+        """Places that become one, along a dimension of their own after that of the places."""
+        count = values.shape[2] if self.factor == 1 else min(self.factor, values.shape[2])
+        # An odd one out at the end stands alone.
+        grown = functional.pad(values, (0, 0, 0, 0, 0, -values.shape[2] % count))
+        return grown.unflatten(2, (-1, count))
+
+    def smaller(self, values: Tensor) -> Tensor:
+        """Space by its maxima."""
+        return values if self.factor == 1 else functional.max_pool3d(values, (1, self.factor, self.factor))
+
+
+class _Weighted(_Pool):
     """Mean in time, each date and channel weighted by what the image of that date is like as a whole."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
+    def __init__(self, width: int, factor: int = 1) -> None:
+        super().__init__(width, factor)
         half = max(1, width // 2)
         self.first = nn.Conv1d(width, half, 3, padding=1)
         self.second = nn.Conv1d(half, width, 3, padding=1)
 
-    def forward(self, values: Tensor, there: Tensor) -> Tensor:
-        """Return (date, channel, y, x) from (date, channel, place, y, x) and which places there are."""
-        peaks = functional.max_pool3d(values, (1, 2, 2)) if min(values.shape[3:]) > 1 else values
-        weight = torch.sigmoid(self.second(functional.silu(self.first(peaks.mean(dim=(3, 4))))))
-        kept = weight[..., None, None] * there
-        return (values * kept).sum(dim=2) / there.sum(dim=2).clamp(min=1.0)
+    def forward(self, values: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both smaller, from (date, channel, place, y, x) and which places there are (date, 1, place, 1, 1)."""
+        values = self.smaller(values)
+        weight = torch.sigmoid(self.second(functional.silu(self.first(values.mean(dim=(3, 4))))))
+        kept, count = self.pairs(values * weight[..., None, None] * there), self.pairs(there)
+        return kept.sum(dim=3) / count.sum(dim=3).clamp(min=1.0), count.amax(dim=3)
 
 
-class _Maximum(nn.Module):
+class _Maximum(_Pool):
     """Maximum in time."""
 
-    def forward(self, values: Tensor, there: Tensor) -> Tensor:
-        """Return (date, channel, y, x) from (date, channel, place, y, x) and which places there are."""
+    def forward(self, values: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both smaller, as the weighted mean does."""
         lowest = torch.finfo(values.dtype).min
-        return values.masked_fill(there == 0, lowest).amax(dim=2)
+        count = self.pairs(there)
+        found = self.pairs(self.smaller(values)).masked_fill(count == 0, lowest).amax(dim=3)
+        return found * count.amax(dim=3), count.amax(dim=3)
