@@ -76,9 +76,7 @@ def small_model(name: str, seed: int = 0, **other: Any) -> Model:
     return Model.from_module(contract, module)
 
 
-def masked_inputs(
-    contract: Contract, dates: int, size: tuple[int, int]
-) -> tuple[dict[str, Masked], dict[str, Masked]]:
+def masked_inputs(contract: Contract, dates: int, size: tuple[int, int]) -> tuple[dict[str, Masked], dict[str, Masked]]:
     """Normalised values, all of them there, of as many dates of the static modalities too."""
     groups: tuple[dict[str, Masked], dict[str, Masked]] = ({}, {})
     for number, modality in enumerate(contract.modalities):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import inputs_of, small_contract, small_model
 from torch import Tensor
 
-from glaciercube.errors import ModelError
+from glaciercube.errors import CubeError, ModelError
+from glaciercube.inference import BlockOptions, block_window, encode_block, predict, predict_block
 from glaciercube.models import Contract, TimeContext, load_model, save_model
 from glaciercube.models.architectures.contracts import architecture_contract
 from glaciercube.models.base import Model
@@ -140,7 +144,9 @@ def test_what_a_date_does_not_show_is_filled_only_if_the_contract_says_so() -> N
     for values in dynamic.values():
         values[1, :, :10] = torch.nan
     found = filling.predict(dynamic, static, days=DAYS)
-    seen = torch.stack([values.isfinite().all(dim=1) for n, values in dynamic.items() if n != "illumination"]).any(dim=0)
+    seen = torch.stack([values.isfinite().all(dim=1) for n, values in dynamic.items() if n != "illumination"]).any(
+        dim=0
+    )
     for date in range(len(DAYS)):
         near = [i for i in BOTH.choose(DAYS, date) if i is not None]
         assert torch.equal(found[date].isfinite(), seen[near].any(dim=0))
@@ -176,3 +182,46 @@ def test_the_time_context_is_kept_in_item_hash_and_folder(model: Model, tmp_path
     other = dataclasses.replace(contract, time_context=dataclasses.replace(BOTH, fills=True))
     assert other.fingerprint != contract.fingerprint
     assert load_model(save_model(model, f"{tmp_path}/model")).contract == contract
+
+
+def cube_of(dynamic: dict[str, Tensor], static: dict[str, Tensor], contract: Contract) -> xr.Dataset:
+    layers: dict[str, tuple[tuple[str, ...], Any]] = {}
+    for modality in contract.modalities:
+        values = (static if modality.static else dynamic)[modality.name]
+        for variable, layer in zip(modality.variables, values.unbind(dim=-3), strict=True):
+            layers[variable] = (("time", "y", "x")[-layer.ndim :], layer.numpy())
+    height, width = next(iter(static.values())).shape[-2:]
+    time = np.datetime64("2020-07-01", "ns") + (np.array(DAYS) * 86400e9).astype("timedelta64[ns]")
+    return xr.Dataset(layers, coords={"time": time, "y": -10.0 * np.arange(height), "x": 10.0 * np.arange(width)})
+
+
+@pytest.mark.parametrize(
+    ("name", "fills"), [("fusion-unet-time", False), ("fusion-unet-time", True), ("icemapper", False)]
+)
+def test_a_cube_gives_each_date_its_neighbours_however_it_is_cut(name: str, fills: bool) -> None:
+    model = model_of(dataclasses.replace(BOTH, fills=fills), name)
+    dynamic, static = inputs_of(model.contract, len(DAYS), (40, 37))
+    if not static:
+        static = {"none": torch.zeros(1, 40, 37)}
+    cube = cube_of(dynamic, static, model.contract)
+    whole = predict(cube, model, block=64, dates=6, options=BlockOptions(batch=6)).compute(scheduler="synchronous")
+    for block_, dates, batch in ((16, 1, 1), (25, 4, 3)):
+        cut = predict(cube, model, block=block_, dates=dates, options=BlockOptions(batch=batch))
+        found = cut.compute(scheduler="synchronous")
+        np.testing.assert_allclose(found["glacier_probability"], whole["glacier_probability"], rtol=0, atol=2e-5)
+        np.testing.assert_array_equal(found["quality"], whole["quality"])
+    # Its neighbours do matter.
+    alone = predict(cube.isel(time=[1]), model).compute(scheduler="synchronous")
+    assert float(abs(alone["glacier_probability"] - whole["glacier_probability"].isel(time=[1])).max()) > 1e-4
+
+
+def test_where_neighbours_are_not_read_the_model_is_refused(model: Model) -> None:
+    dynamic, static = block(model.contract, 1)
+    cube = cube_of({k: v.expand(len(DAYS), -1, -1, -1) for k, v in dynamic.items()}, static, model.contract)
+    window = block_window(slice(0, 20), slice(0, 18), (20, 18), halo=0, stride=1)
+    arrays = {str(name): cube[name].isel(time=[0]).to_numpy() for name in cube if "time" in cube[name].dims}
+    encoded = encode_block(model, {}, window, BlockOptions())
+    with pytest.raises(ModelError, match="looks at dates beside each date"):
+        predict_block(model, arrays, encoded, window, BlockOptions(), 1)
+    with pytest.raises(CubeError, match="datetime64"):
+        predict(cube.assign_coords(time=np.arange(len(DAYS))), model)

@@ -99,7 +99,9 @@ def test_a_block_holds_the_windows_of_its_core_and_no_more() -> None:
     for windows in (Windows(24, 12), Windows(24, 8, margin=4), Windows(40, 10, margin=15)):
         contract, grid = contract_of(windows, "red"), 300
         for start, stop in ((0, 64), (64, 128), (101, 137), (36, 48), (299, 300)):
-            span = block_window(slice(start, stop), slice(0, 1), (grid, grid), halo=contract.halo, stride=contract.lattice).y
+            span = block_window(
+                slice(start, stop), slice(0, 1), (grid, grid), halo=contract.halo, stride=contract.lattice
+            ).y
             first, last = span.start - span.before, span.stop + span.after
             held = [k for k in range(-50, 50) if first <= k * windows.step and k * windows.step + windows.size <= last]
             inner = windows.size - 2 * windows.margin

@@ -34,10 +34,10 @@ class GlacierModule(nn.Module):
         """Turn the static inputs into features; called once per block or window, whatever the number of dates."""
         return dict(static)
 
-    def forward(
-        self, dynamic: Mapping[str, Masked], static_features: Any, neighbours: Neighbours | None = None
-    ) -> Tensor:
+    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:
         """Return probabilities in 0..1, float32.
+
+        Modules whose contract has a time context take `Neighbours` as a third argument.
 
         Parameters
         ----------
@@ -45,14 +45,12 @@ class GlacierModule(nn.Module):
             By modality.
         static_features : object
             From `encode_static`.
-        neighbours : Neighbours, optional
-            Given to modules of several dates only.
 
         Returns
         -------
         (time, y, x) or (time, class, y, x)
             Of the second of two classes, or of every class. Times are those of the inputs, or the dates that
-            `neighbours` are given for; without dynamic input, one.
+            neighbours are given for; without dynamic input, one.
         """
         raise NotImplementedError
 
@@ -179,7 +177,7 @@ class Model:
         static: Mapping[str, Tensor] | StaticFeatures,
         *,
         days: Sequence[float] | None = None,
-        targets: slice | None = None,
+        targets: Sequence[int] | None = None,
     ) -> Tensor:
         """Probability of the contract's first output, as a rule of glacier, over one block.
 
@@ -192,7 +190,7 @@ class Model:
             The static modalities, or what `encode_static` made of them.
         days : sequence of float, optional
             Of each time, in days from any day; for models with a time context, which want more dates than one.
-        targets : slice, optional
+        targets : sequence of int, optional
             Times to predict; the others are context only. All of them when left out.
 
         Returns
@@ -216,7 +214,7 @@ class Model:
         static: Mapping[str, Tensor] | StaticFeatures,
         *,
         days: Sequence[float] | None = None,
-        targets: slice | None = None,
+        targets: Sequence[int] | None = None,
     ) -> Tensor:
         """Probability of every class, (time, class, y, x) float32, in the contract's order; otherwise as `predict`."""
         return self._map(dynamic, static, days, targets, None)
@@ -226,21 +224,22 @@ class Model:
         dynamic: Mapping[str, Tensor],
         static: Mapping[str, Tensor] | StaticFeatures,
         days: Sequence[float] | None,
-        targets: slice | None,
+        targets: Sequence[int] | None,
         members: list[int] | None,
     ) -> Tensor:
         self._check_required(dynamic, static)
         known = static if isinstance(static, StaticFeatures) else self.encode_static(static)
         masked, size, _ = self._prepare(dynamic, static=False, framed=known.framed)
         frame = frame_block(self.contract, check_size(size, known.size, self.contract), framed=known.framed)
-        call = _Call(self, masked, known, members, self._neighbours(masked, days, targets), targets)
+        wanted = None if targets is None else list(targets)
+        call = _Call(self, masked, known, members, self._neighbours(masked, days, wanted), wanted)
         with torch.inference_mode():
             if self.contract.windows is None:
                 return frame.crop(call.part(frame, 0))
             return frame.crop(call.blended(frame, self.contract.windows))
 
     def _neighbours(
-        self, masked: Mapping[str, Masked], days: Sequence[float] | None, targets: slice | None
+        self, masked: Mapping[str, Masked], days: Sequence[float] | None, targets: Sequence[int] | None
     ) -> Neighbours | None:
         if self.contract.time_context is None:
             return None
@@ -254,7 +253,7 @@ class Model:
         days = [0.0] if days is None else days
         if len(days) != count:
             raise ModelError(f"{len(days)} days for {count} dates", "give one day for each date")
-        wanted = range(count)[targets or slice(None)]
+        wanted = range(count) if targets is None else targets
         device = torch.device("cpu") if first is None else first.values.device
         return find_neighbours(self.contract.time_context, days, wanted, device)
 
@@ -291,7 +290,7 @@ class _Call:
     static: StaticFeatures
     members: list[int] | None
     neighbours: Neighbours | None
-    targets: slice | None
+    targets: list[int] | None
 
     def part(self, frame: Frame, number: int) -> Tensor:
         """The map of one window, NaN where undefined."""
@@ -311,7 +310,7 @@ class _Call:
     def blended(self, frame: Frame, windows: Windows) -> Tensor:
         """The map of all windows."""
         first = next(iter(self.masked.values()), None)
-        dates = 1 if first is None else len(range(len(first.values))[self.targets or slice(None)])
+        dates = 1 if first is None else len(first.values) if self.targets is None else len(self.targets)
         classes = () if self.members is not None else (len(self.model.contract.classes),)
         blend = Blend(windows, (dates, *classes, *frame.shape))
         for number, part in enumerate(frame.parts):
@@ -336,7 +335,7 @@ class _Call:
         if self.neighbours is not None and contract.time_context is not None and contract.time_context.fills:
             index, present, _ = self.neighbours
             return (seen[index] & present[..., None, None]).any(dim=1)
-        return seen[self.targets or slice(None)]
+        return seen if self.targets is None else seen[self.targets]
 
 
 _PLACED: dict[tuple[str, str], GlacierModule] = {}
@@ -356,7 +355,7 @@ def content_hash(contract: Contract, module: nn.Module) -> str:
 
 def _summed(found: Tensor, members: list[int] | None) -> Tensor:
     """The sum of some classes (time, y, x), or all of them (time, class, y, x)."""
-    if found.ndim == 3:  # noqa: PLR2004 - the second of two classes
+    if found.ndim == 3:
         if members == [1]:
             return found
         found = torch.stack([1.0 - found, found], dim=1)

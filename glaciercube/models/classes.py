@@ -57,13 +57,15 @@ def check_classes(model: str, classes: Collection[str], outputs: Collection[Outp
     ModelError
         If a class is named twice or not as an identifier, or an output is empty or sums what is no class.
     """
-    if len(set(classes)) != len(classes) or len(classes) < 2 or not all(map(_is_name, classes)):  # noqa: PLR2004
+    if len(set(classes)) != len(classes) or len(classes) < 2 or not all(map(_is_name, classes)):
         raise ModelError(
             f"model {model!r} has the classes {', '.join(classes)}",
             "name two or more, each once, in lower case with underscores",
         )
     if not outputs or len({output.name for output in outputs}) != len(outputs):
-        raise ModelError(f"model {model!r} gives the outputs {[o.name for o in outputs]}", "name one or more, each once")
+        raise ModelError(
+            f"model {model!r} gives the outputs {[o.name for o in outputs]}", "name one or more, each once"
+        )
     for output in outputs:
         stray = [name for name in output.classes if name not in classes]
         if stray or not output.classes or len(set(output.classes)) != len(output.classes):

@@ -233,9 +233,7 @@ class FusionUNet(Segmenter):
         weight = self.ratio_weight if self.heads == 1 else self.ratio_weight.view(1, -1, 1, 1)
         return self.squeezed(self.head(features) + weight * encoded.ratio)
 
-    def _fuse(
-        self, dynamic: Mapping[str, Masked], static_features: StaticPyramid
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _fuse(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> tuple[Tensor, Tensor, Tensor]:
         """Mean over the valid modalities' stems, the band ratio's logit, and where any is valid."""
         if not dynamic and static_features is None:
             raise ModelError("fusion-unet got no input", "give it at least one modality")

@@ -21,7 +21,7 @@ class Neighbours(NamedTuple):
 
     Attributes
     ----------
-    index : (date, place) int64
+    which : (date, place) int64
         Which of the dates at hand stands there, by time; the date itself at place `TimeContext.earlier`. 0 where there
         is none.
     present : (date, place) bool
@@ -30,7 +30,7 @@ class Neighbours(NamedTuple):
         How much later it is than the date itself; 0 where there is none.
     """
 
-    index: Tensor
+    which: Tensor
     present: Tensor
     days: Tensor
 
@@ -55,9 +55,7 @@ def find_neighbours(
     rows = [context.choose(all_days, target) for target in targets]
     index = [[0 if i is None else i for i in row] for row in rows]
     present = [[i is not None for i in row] for row in rows]
-    lag = [
-        [0.0 if i is None else all_days[i] - all_days[t] for i in row] for t, row in zip(targets, rows, strict=True)
-    ]
+    lag = [[0.0 if i is None else all_days[i] - all_days[t] for i in row] for t, row in zip(targets, rows, strict=True)]
     return Neighbours(
         torch.tensor(index, dtype=torch.int64, device=device).reshape(len(rows), context.places),
         torch.tensor(present, dtype=torch.bool, device=device).reshape(len(rows), context.places),

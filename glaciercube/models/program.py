@@ -32,10 +32,10 @@ class Program(GlacierModule):
     ----------
     contract : Contract
         Its parameter ``arguments`` says what the program takes, separated by commas: a modality (normalised values, 0
-        where missing), several joined by ``+`` (stacked along the channels, terrain for every date), ``NAME.valid`` (1
-        where a modality is known), ``neighbours.index``, ``neighbours.present``, ``neighbours.days``. By default all
-        modalities stacked. ``gives`` says what it returns, ``logit`` or ``probability``, (time, y, x) or (time, class, y,
-        x) with one channel for two classes or one per class.
+        where missing), several joined by ``+`` (stacked along the channels, terrain for every date), ``NAME.valid``
+        (True where a modality is known), ``neighbours.which``, ``neighbours.present``, ``neighbours.days``. By default
+        all modalities stacked. ``gives`` says what it returns, ``logit`` or ``probability``, (time, y, x) or (time,
+        class, y, x) with one channel for two classes or one per class.
     program : ExportedProgram
         On one device.
     data : bytes
@@ -79,7 +79,7 @@ class Program(GlacierModule):
         """Return probabilities, (time, y, x) or (time, class, y, x)."""
         given = {**self._absent(dynamic, static_features), **dynamic, **static_features}
         dates = max(len(entry.values) for entry in given.values())
-        inputs = [_argument(names, given, neighbours, dates) for names in self._arguments]
+        inputs = [_argument(names, given, neighbours) for names in self._arguments]
         found = self._call[0](*inputs) if self._batch is None else self._parts(inputs, dates, self._batch)
         return self._probability(found)
 
@@ -110,10 +110,10 @@ class Program(GlacierModule):
     def _probability(self, found: Any) -> Tensor:
         found = found[0] if isinstance(found, tuple | list) else found
         classes = len(self.contract.classes)
-        if found.ndim == 4 and found.shape[1] == 1 and classes == 2:  # noqa: PLR2004 - (time, class, y, x)
+        if found.ndim == 4 and found.shape[1] == 1 and classes == 2:
             found = found[:, 0]
-        binary = found.ndim == 3 and classes == 2  # noqa: PLR2004
-        if not binary and (found.ndim != 4 or found.shape[1] != classes):  # noqa: PLR2004
+        binary = found.ndim == 3 and classes == 2
+        if not binary and (found.ndim != 4 or found.shape[1] != classes):
             raise ModelError(
                 f"the program of model {self.contract.name!r} returns shape {tuple(found.shape)}",
                 f"let it return (time, class, y, x) for the classes {', '.join(self.contract.classes)}",
@@ -188,7 +188,8 @@ class _Flat(nn.Module):
         if self.contract.time_context is None:
             probability: Tensor = self.module(dynamic, features)
             return probability
-        return self.module(dynamic, features, Neighbours(*(found[name] for name in _NEIGHBOURS)))
+        series: Tensor = self.module(dynamic, features, Neighbours(*(found[name] for name in _NEIGHBOURS)))
+        return series
 
 
 def _samples(contract: Contract) -> tuple[Tensor, ...]:
@@ -212,7 +213,9 @@ def _shapes(contract: Contract) -> tuple[tuple[dict[int, Any], ...]]:
     space: dict[int, Any] = {}
     if contract.windows is None:
         height, width = Dim("height", min=1), Dim("width", min=1)
-        space = {2: contract.stride * height, 3: contract.stride * width} if contract.stride > 1 else {2: height, 3: width}
+        space = (
+            {2: contract.stride * height, 3: contract.stride * width} if contract.stride > 1 else {2: height, 3: width}
+        )
     shapes: list[dict[int, Any]] = []
     for modality in contract.modalities:
         shapes += [space if modality.static else {0: dates, **space}] * 2
@@ -234,10 +237,8 @@ def _arguments(contract: Contract) -> list[list[str]]:
     return arguments
 
 
-def _argument(
-    names: Sequence[str], given: Mapping[str, Masked], neighbours: Neighbours | None, dates: int
-) -> Tensor:
-    parts = []
+def _argument(names: Sequence[str], given: Mapping[str, Masked], neighbours: Neighbours | None) -> Tensor:
+    parts: list[Tensor] = []
     for name in names:
         modality, _, field = name.partition(".")
         if modality == "neighbours":
@@ -256,7 +257,8 @@ def _check_sizes(contract: Contract, program: ExportedProgram, arguments: Sequen
     shapes = [node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     if len(shapes) != len(arguments):
         raise ModelError(
-            f"the program of model {contract.name!r} takes {len(shapes)} arguments and its contract gives {len(arguments)}",
+            f"the program of model {contract.name!r} takes {len(shapes)} arguments and its contract gives "
+            f"{len(arguments)}",
             "name them all in the parameter arguments",
         )
     fixed: set[int] = set()

@@ -1,9 +1,9 @@
 """Exported programs (.pt2) read so that nothing in them runs: what is not known to be harmless is refused.
 
-`torch.export.load` is not made for files of others. In torch 2.13 it unpickles weights and constants that say so, custom
-objects, and the sample inputs (`torch.load` without ``weights_only``, the last even where it is given, as a fallback); it
-evaluates shapes as Python (`sympy.sympify`), and names of nodes and guards become Python source that is executed; tree
-specifications may import any module. So an archive is opened here as the zip that it is, and a clean copy is made of
+`torch.export.load` is not made for files of others. In torch 2.13 it unpickles weights and constants that say so,
+custom objects, and the sample inputs (`torch.load` without ``weights_only``, for the last as a fallback); it evaluates
+shapes as Python (`sympy.sympify`), makes Python source of the names of nodes and of guards, and imports what a tree
+specification names. So an archive is opened here as the zip that it is, and a clean copy is made of
 
 - tensors as plain bytes,
 - the graph, of which every name is an identifier, every shape an arithmetic expression, every operator one of ATen's,
@@ -47,11 +47,13 @@ _SCALAR = re.compile(
     r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_)"
     r"|math\.(ceil|floor|trunc)|torch\.sym_(max|min|not|int|float|sum|ite)"
 )
-_FUNCTIONS = frozenset(
-    "Symbol Integer Rational Float Add Mul Pow Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv IntTrueDiv ModularIndexing "
-    "Eq Ne Lt Le Gt Ge StrictLessThan LessThan StrictGreaterThan GreaterThan Equality Unequality And Or Not ToFloat "
-    "FloorToInt CeilToInt TruncToInt RoundToInt PowByNatural FloatPow Where true false oo int_oo".split()
-)
+# As sympy and torch write shapes. No powers: 9**9**9 would never end.
+_NAMES = """
+    Symbol Integer Rational Float Add Mul Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv IntTrueDiv ModularIndexing
+    Eq Ne Lt Le Gt Ge StrictLessThan LessThan StrictGreaterThan GreaterThan Equality Unequality And Or Not ToFloat
+    FloorToInt CeilToInt TruncToInt RoundToInt Where true false oo int_oo
+"""
+_FUNCTIONS = frozenset(_NAMES.split())
 _SYMBOL = re.compile(r"[suz]f?\d+|u\d+")
 _TREES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict"})
 _FILES = frozenset({"filename", "file", "path", "f"})
@@ -243,7 +245,6 @@ def _is_part(node: ast.AST) -> bool:
         return isinstance(node.func, ast.Name)
     if isinstance(node, ast.keyword):
         return node.arg in ("positive", "integer", "nonnegative", "real", "evaluate", "precision")
-    # No powers: 9**9**9 would never end.
     signs = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.USub, ast.cmpop)
     return isinstance(node, (ast.Expression, ast.expr_context, ast.BinOp, ast.UnaryOp, ast.Compare, *signs))
 

@@ -6,6 +6,7 @@ Knows no torch: plans read this.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,12 +107,16 @@ class TimeContext:
         """Places for dates in all, its own among them."""
         return self.earlier + 1 + self.later
 
-    def choose(self, days: list[float], target: int) -> tuple[int | None, ...]:
+    def union(self, days: Sequence[float], targets: Sequence[int]) -> list[int]:
+        """Indices of all dates that some dates need, themselves among them, in order."""
+        return sorted({i for target in targets for i in self.choose(days, target) if i is not None})
+
+    def choose(self, days: Sequence[float], target: int) -> tuple[int | None, ...]:
         """The context of one date.
 
         Parameters
         ----------
-        days : list of float
+        days : sequence of float
             Of all dates of the cube, in days from any day, in any order.
         target : int
             Which of them.

@@ -82,7 +82,7 @@ def check_vector(model: Model, tensors: Mapping[str, Tensor], tolerance: float) 
 def _run(model: Model, dynamic: Mapping[str, Tensor], static: Mapping[str, Tensor]) -> Tensor:
     dates = max((len(values) for values in dynamic.values()), default=1)
     days = _DAYS[:dates] if model.contract.time_context is not None else None
-    binary = len(model.contract.classes) == 2  # noqa: PLR2004
+    binary = len(model.contract.classes) == 2
     give = model.predict if binary else model.predict_classes
     return give(dynamic, static, days=days).contiguous()
 

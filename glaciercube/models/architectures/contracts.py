@@ -15,8 +15,7 @@ from glaciercube.models.reach import TimeContext, Windows
 __all__ = ["architecture_contract", "architecture_names"]
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
-# Means and deviations of reflectance over the labelled pixels of `glaciercube/simulate/spectra.json`, all classes alike;
-# training puts those of its own samples in their place.
+# Round figures for mountains with snow and ice; training puts those of its own samples in their place.
 OPTICAL = Modality("optical", BANDS, mean=(0.45, 0.44, 0.43, 0.42, 0.12, 0.10), std=(0.3, 0.3, 0.3, 0.28, 0.1, 0.09))
 RADAR = Modality("radar", ("vv_db", "vh_db"), mean=(-11.0, -18.0), std=(5.0, 5.0), clip=(-4.0, 4.0))
 TERRAIN = Modality(
@@ -30,9 +29,7 @@ TERRAIN = Modality(
 # Limits of Maslov et al. (2025) as means (the least) and deviations (the range): values then lie in 0..1.
 _LEAST = (-0.0037, -0.0200, -0.0186, -0.0270, -0.0255, -0.0245)
 _MOST = (2.0468, 2.1253, 2.2303, 2.6781, 2.1246, 2.1602)
-GLAVITU_OPTICAL = Modality(
-    "optical", BANDS, mean=_LEAST, std=tuple(b - a for a, b in zip(_LEAST, _MOST, strict=True))
-)
+GLAVITU_OPTICAL = Modality("optical", BANDS, mean=_LEAST, std=tuple(b - a for a, b in zip(_LEAST, _MOST, strict=True)))
 GLAVITU_DEM = Modality(
     "dem", ("elevation", "slope"), static=True, mean=(-103.297, 0.0), std=(8349.427 + 103.297, 88.978)
 )
@@ -109,9 +106,7 @@ def architecture_contract(
         If the architecture or a parameter is unknown, or something is given that it has no use for.
     """
     if architecture not in architecture_names():
-        raise ModelError(
-            f"no architecture is called {architecture!r}", _hint(architecture, architecture_names())
-        )
+        raise ModelError(f"no architecture is called {architecture!r}", _hint(architecture, architecture_names()))
     kind = _fusion_kind(architecture) if architecture.startswith("fusion-unet") else _KINDS[architecture]
     for name in parameters:
         if name not in {*kind.parameters, "temperature", "shift"}:

@@ -1,11 +1,11 @@
 """``fusion-unet-time``: `fusion-unet` whose dates look at their neighbours in time.
 
-One encoder serves every date; the terrain is encoded once. At the coarsest scale each pixel of a date attends to the same
-pixel of its neighbours, by what they show and by how many days lie between. The weights found there mix the neighbours'
-features at every scale (as Garnot and Landrieu 2021, doi:10.1109/ICCV48922.2021.00483, mix a series into one map), and
-what is mixed is added to the date's own. Added through layers that begin at 0: with the weights of a trained
-`fusion-unet` it begins as that model. A pixel that a neighbour does not show weighs nothing there, and a place for nothing
-takes the weight that none of the neighbours deserves. Attention looks along time alone, so that the receptive field in
+One encoder serves every date; the terrain is encoded once. At the coarsest scale each pixel of a date attends to the
+same pixel of its neighbours, by what they show and by how many days lie between. The weights found there mix the
+neighbours' features at every scale (as Garnot and Landrieu 2021, doi:10.1109/ICCV48922.2021.00483, mix a series into
+one map), and what is mixed is added to the date's own, through layers that begin at 0: with the weights of a trained
+`fusion-unet` it begins as that model. A pixel that a neighbour does not show weighs nothing there, and a place for
+nothing takes the weight that no neighbour deserves. Attention looks along time alone, so that the receptive field in
 space is that of `fusion-unet`.
 """
 
@@ -55,7 +55,7 @@ class FusionUNetTime(FusionUNet):
         self.mixes = nn.ModuleList(nn.Conv2d(width, width, 1, bias=False) for width in widths)
         self.ratio_mix = nn.Parameter(torch.zeros(()))
         for mix in self.mixes:
-            nn.init.zeros_(mix.weight)
+            nn.init.zeros_(next(mix.parameters()))
 
     def forward(
         self, dynamic: Mapping[str, Masked], static_features: Any, neighbours: Neighbours | None = None
@@ -73,13 +73,14 @@ class FusionUNetTime(FusionUNet):
     def _joined(self, encoded: Encoded, neighbours: Neighbours) -> Encoded:
         """The dates to be predicted, each with what it takes from its neighbours."""
         context = self.contract.time_context
-        own = neighbours.index[:, 0 if context is None else context.earlier]
+        own = neighbours.which[:, 0 if context is None else context.earlier]
         weights = self._attention(encoded, neighbours, own)
         skips: list[Tensor] = []
         ratio = encoded.ratio[own]
         seen = encoded.seen
         for level, (found, mix) in enumerate(zip(encoded.skips, self.mixes, strict=True)):
-            here = enlarge(weights.flatten(1, 2), 2 ** (len(self.mixes) - 1 - level)).unflatten(1, weights.shape[1:3])
+            large = enlarge(weights.flatten(1, 2), 2 ** (len(self.mixes) - 1 - level))
+            here = torch.unflatten(large, 1, weights.shape[1:3])
             taken = self._taken(here, found, seen, neighbours)
             skips.append(found[own] + mix(taken))
             if level == 0:
@@ -96,13 +97,13 @@ class FusionUNetTime(FusionUNet):
         scale = 2 ** (len(encoded.skips) - 1)
         seen = functional.max_pool2d(encoded.seen, scale) > 0
         heads = (self.attention_heads, -1)
-        query = self.query(deep)[own].unflatten(1, heads)
+        query = torch.unflatten(self.query(deep)[own], 1, heads)
         key = self.key(deep)
         lag = self.lag(_waves(neighbours.days))
         scores = []
-        for place in range(neighbours.index.shape[1]):
-            index = neighbours.index[:, place]
-            keys = (key[index] + lag[:, place, :, None, None]).unflatten(1, heads)
+        for place in range(neighbours.which.shape[1]):
+            index = neighbours.which[:, place]
+            keys = torch.unflatten(key[index] + lag[:, place, :, None, None], 1, heads)
             score = (query * keys).sum(dim=2) / math.sqrt(query.shape[2])
             shown = seen[index] & neighbours.present[:, place, None, None, None]
             scores.append(score.masked_fill(~shown, -torch.inf))
@@ -115,14 +116,15 @@ class FusionUNetTime(FusionUNet):
         heads = weights.shape[1]
         # One neighbour after the other: all at once would hold a copy of the features for each.
         total = weights[:, :, -1]
-        taken = torch.zeros_like(values[neighbours.index[:, 0]])
-        for place in range(neighbours.index.shape[1]):
-            index = neighbours.index[:, place]
+        taken = torch.zeros_like(values[neighbours.which[:, 0]])
+        for place in range(neighbours.which.shape[1]):
+            index = neighbours.which[:, place]
             weight = weights[:, :, place] * seen[index]
             total = total + weight
-            taken = taken + (values[index].unflatten(1, (heads, -1)) * weight[:, :, None]).flatten(1, 2)
-        found: Tensor = (taken.unflatten(1, (heads, -1)) / total.clamp(min=1e-6)[:, :, None]).flatten(1, 2)
-        return found
+            shares = torch.unflatten(values[index], 1, (heads, -1)) * weight[:, :, None]
+            taken = taken + shares.flatten(1, 2)
+        mean = torch.unflatten(taken, 1, (heads, -1)) / total.clamp(min=1e-6)[:, :, None]
+        return mean.flatten(1, 2)
 
 
 def _waves(days: Tensor) -> Tensor:

@@ -1,15 +1,17 @@
 """``glaciernet``: an encoder and decoder that remember where each maximum stood (SegNet), as GlacierNet.
 
-Xie et al. (2020), doi:10.1109/ACCESS.2020.2991187, chose the type, number and size of layers by trial on Landsat bands and
-land-surface parameters; SegNet: Badrinarayanan et al. (2017), doi:10.1109/TPAMI.2016.2644615. GlacierNet's own sizes are
-not at hand: the default widths are SegNet's.
+Xie et al. (2020), doi:10.1109/ACCESS.2020.2991187, chose the type, number and size of layers by trial on Landsat bands
+and land-surface parameters; SegNet: Badrinarayanan et al. (2017), doi:10.1109/TPAMI.2016.2644615. GlacierNet's own
+sizes are not at hand: the default widths are SegNet's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,9 +36,7 @@ class GlacierNet(Segmenter):
         super().__init__(contract)
         widths, depths = integers(contract, "widths"), integers(contract, "depths")
         inputs = (self.channels, *widths[:-1])
-        self.encoder = nn.ModuleList(
-            _stage(a, b, b, depth) for a, b, depth in zip(inputs, widths, depths, strict=True)
-        )
+        self.encoder = nn.ModuleList(_stage(a, b, b, depth) for a, b, depth in zip(inputs, widths, depths, strict=True))
         outputs = (widths[0], *widths[:-1])
         self.decoder = nn.ModuleList(
             _stage(b, b, a, depth) for a, b, depth in zip(outputs, widths, depths, strict=True)
@@ -63,9 +63,10 @@ def _unpooled(values: Tensor, places: Tensor) -> Tensor:
     """
     size = (2 * values.shape[-2], 2 * values.shape[-1])
     flat = values.new_zeros(*values.shape[:2], size[0] * size[1])
-    return flat.scatter(2, places.flatten(2), values.flatten(2)).unflatten(2, size)
+    filled = flat.scatter(2, places.flatten(2), values.flatten(2))
+    return torch.unflatten(filled, 2, size)
 
 
 def _stage(inputs: int, middle: int, outputs: int, depth: int) -> nn.Sequential:
     widths = [inputs, *(middle,) * (depth - 1), outputs]
-    return nn.Sequential(*(conv_norm(a, b, bias=True) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+    return nn.Sequential(*(conv_norm(a, b, bias=True) for a, b in pairwise(widths)))

@@ -1,8 +1,8 @@
 """``glavitu``: modalities fused, then a vision transformer, then a residual U-Net.
 
-Maslov et al. (2025), doi:10.1038/s41467-024-54956-x, and IGARSS 2023, doi:10.1109/IGARSS52108.2023.10281828. Without the
-optional encodings of region and coordinates. The static modality is fused once for all dates, which changes nothing:
-fusion is a sum.
+Maslov et al. (2025), doi:10.1038/s41467-024-54956-x, and IGARSS 2023, doi:10.1109/IGARSS52108.2023.10281828. Without
+the optional encodings of region and coordinates. The static modality is fused once for all dates, which changes
+nothing: fusion is a sum.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _Transformer(nn.Module):
         tokens = self.dropout(patches.flatten(2).transpose(1, 2) + self.places)
         for layer in self.layers:
             tokens = layer(tokens, size)
-        found = self.norm(tokens).transpose(1, 2).unflatten(2, size)
+        found = torch.unflatten(self.norm(tokens).transpose(1, 2), 2, size)
         for rise in self.rises:
             found = enlarge(rise(found), 2)
         last: Tensor = self.last(found)

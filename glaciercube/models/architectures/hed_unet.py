@@ -1,8 +1,8 @@
 """``hed-unet``: segmentation and edges from every scale at once, merged by attention, for calving fronts.
 
 Heidler et al. (2022), doi:10.1109/TGRS.2021.3064606. Maps of coarse scales are enlarged with pixels as areas and not
-corner to corner as in the published code, where a pixel's value depends on the size of the image: so the receptive field
-is finite, and no weight is touched.
+corner to corner as in the published code, where a pixel's value depends on the size of the image: so the receptive
+field is finite, and no weight is touched.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """``hooknet``: a target in full resolution and its context in half, in two U-Nets that meet in the decoder.
 
 Wu et al. (2023), doi:10.1109/TGRS.2023.3245419 (AMD-HookNet), for calving fronts in radar images. The window is the
-context; its middle is the target, and the only part that is predicted. Attention is scaled before the softmax, as usual,
-and not after it.
+context; its middle is the target, and the only part that is predicted. Attention is scaled before the softmax, as
+usual, and not after it.
 """
 
 from __future__ import annotations
@@ -114,9 +114,8 @@ class _Hook(nn.Module):
 
     def forward(self, target: Tensor, context: Tensor, skip: Tensor) -> Tensor:
         both = torch.cat([target, context], dim=1)
-        query, key, value = (
-            layer(both).flatten(2).transpose(1, 2) for layer in (self.query, self.key, self.value)
-        )
-        seen = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).unflatten(2, both.shape[2:])
+        query, key, value = (layer(both).flatten(2).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        tokens = functional.scaled_dot_product_attention(query, key, value)
+        seen = torch.unflatten(tokens.transpose(1, 2), 2, both.shape[2:])
         found: Tensor = self.join(torch.cat([self.narrow(self.rise(both + self.share * seen)), skip], dim=1))
         return found

@@ -65,7 +65,7 @@ class IceMapper(Segmenter):
             index = torch.arange(len(stack), device=stack.device)[:, None]
             present = torch.ones_like(index, dtype=torch.bool)
         else:
-            index, present = neighbours.index, neighbours.present
+            index, present = neighbours.which, neighbours.present
         # (date, place, channel, y, x) -> (date, channel, place, y, x)
         values = stack[index].transpose(1, 2)
         there = present[:, None, :, None, None].to(values.dtype)
@@ -115,7 +115,7 @@ class _Pool(nn.Module):
         count = values.shape[2] if self.factor == 1 else min(self.factor, values.shape[2])
         # An odd one out at the end stands alone.
         grown = functional.pad(values, (0, 0, 0, 0, 0, -values.shape[2] % count))
-        return grown.unflatten(2, (-1, count))
+        return torch.unflatten(grown, 2, (-1, count))
 
     def smaller(self, values: Tensor) -> Tensor:
         """Space by its maxima."""

@@ -26,9 +26,7 @@ def conv_norm(
     """Convolution that keeps the size (divided by the stride), batch normalisation, and a (leaky) ReLU."""
     padding = dilation * (size // 2)
     layers: list[nn.Module] = [
-        nn.Conv2d(
-            inputs, outputs, size, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias
-        ),
+        nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias),
         nn.BatchNorm2d(outputs),
     ]
     if relu:

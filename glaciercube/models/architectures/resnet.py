@@ -43,7 +43,7 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         inputs = widths[0]
         for number, (width, depth) in enumerate(zip(widths, _DEPTHS[name], strict=True), start=1):
-            last = number == len(widths) and output_stride < 32  # noqa: PLR2004 - the whole network's
+            last = number == len(widths) and output_stride < 32
             stride = 1 if number == 1 or last else 2
             dilation = 2 if last else 1
             blocks: list[nn.Module] = []

@@ -77,4 +77,4 @@ class _Stage(nn.Module):
         tokens = self.begin(embedded.flatten(2).transpose(1, 2))
         for layer in self.layers:
             tokens = layer(tokens, size)
-        return self.end(tokens).transpose(1, 2).unflatten(2, size)
+        return torch.unflatten(self.end(tokens).transpose(1, 2), 2, size)

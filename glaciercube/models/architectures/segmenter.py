@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glaciercube.errors import ModelError
-from glaciercube.models.base import GlacierModule, Masked, Neighbours
+from glaciercube.models.base import GlacierModule, Masked
 from glaciercube.models.contract import Contract, Modality
 
 __all__ = ["Segmenter", "Supervised", "integers", "number"]
@@ -67,12 +67,7 @@ class Segmenter(GlacierModule):
         """Return all maps that training uses; the first is the model's own."""
         return [Supervised(self.logits(dynamic, static_features), 1.0)]
 
-    def forward(
-        self,
-        dynamic: Mapping[str, Masked],
-        static_features: Any,
-        neighbours: Neighbours | None = None,  # noqa: ARG002 - modules of one date
-    ) -> Tensor:
+    def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:
         """Return calibrated probabilities."""
         return self.calibrated(self.logits(dynamic, static_features))
 
@@ -103,9 +98,7 @@ class Segmenter(GlacierModule):
         return torch.cat(parts, dim=1)
 
     @staticmethod
-    def _part(
-        modality: Modality, dynamic: Mapping[str, Masked], static: Mapping[str, Masked], like: Tensor
-    ) -> Tensor:
+    def _part(modality: Modality, dynamic: Mapping[str, Masked], static: Mapping[str, Masked], like: Tensor) -> Tensor:
         given = static if modality.static else dynamic
         if modality.name not in given:
             return like.new_zeros(like.shape[0], len(modality.variables), *like.shape[2:])

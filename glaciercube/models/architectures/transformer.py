@@ -34,7 +34,7 @@ class Attention(nn.Module):
         """Return (sample, token, width) for tokens in rows of an image of that size."""
         source = tokens
         if self.reduction > 1:
-            image = tokens.transpose(1, 2).unflatten(2, size)
+            image = torch.unflatten(tokens.transpose(1, 2), 2, size)
             source = self.norm(self.shrink(image).flatten(2).transpose(1, 2))
         query = self._split(self.query(tokens))
         key, value = (self._split(part) for part in self.key_value(source).chunk(2, dim=-1))
@@ -43,7 +43,7 @@ class Attention(nn.Module):
         return joined
 
     def _split(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(tokens, 2, (self.heads, -1)).transpose(1, 2)
 
 
 class Layer(nn.Module):
@@ -76,6 +76,6 @@ class Layer(nn.Module):
         tokens = tokens + self.dropout(self.attention(self.norm1(tokens), size))
         hidden = self.rise(self.norm2(tokens))
         if self.mix is not None:
-            hidden = self.mix(hidden.transpose(1, 2).unflatten(2, size)).flatten(2).transpose(1, 2)
+            hidden = self.mix(torch.unflatten(hidden.transpose(1, 2), 2, size)).flatten(2).transpose(1, 2)
         found: Tensor = tokens + self.dropout(self.fall(torch.nn.functional.gelu(hidden)))
         return found

@@ -1,9 +1,9 @@
 """``unet-resnet``: a U-Net with a ResNet-34 encoder, as DL4GAM uses it.
 
-Diaconu et al. (2025), Earth and Space Science, e2025EA004197: bands and normalised difference indices beside terrain and
-elevation change in one stack, a decoder without batch normalisation, one logit. U-Net: Ronneberger et al. (2015),
-doi:10.1007/978-3-319-24574-4_28. Parameters carry the names of segmentation-models-pytorch's ``Unet``, so that weights of
-DL4GAM that their owner has written as safetensors fit.
+Diaconu et al. (2025), Earth and Space Science, e2025EA004197: bands and normalised difference indices beside terrain
+and elevation change in one stack, a decoder without batch normalisation, one logit. U-Net: Ronneberger et al. (2015),
+doi:10.1007/978-3-319-24574-4_28. Parameters carry the names of segmentation-models-pytorch's ``Unet``, so that such
+weights fit, once they are safetensors.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ class _Decoder(nn.Module):
         deep = list(reversed(encoder))
         inputs = [deep[0], *widths[:-1]]
         skips = [*deep[1:], 0]
-        self.blocks = nn.ModuleList(
-            _Block(a + b, c, norm=norm) for a, b, c in zip(inputs, skips, widths, strict=True)
-        )
+        self.blocks = nn.ModuleList(_Block(a + b, c, norm=norm) for a, b, c in zip(inputs, skips, widths, strict=True))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         found, *skips = reversed(features)
