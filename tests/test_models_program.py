@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import pickle
@@ -55,6 +56,12 @@ def free() -> dict[str, Any]:
     from torch.export import Dim
 
     return {"dynamic_shapes": ({0: Dim("time"), 2: Dim("y"), 3: Dim("x")},)}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an attack leaves behind, MARK, is left here."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -291,9 +298,13 @@ def test_guards_and_metadata_do_not_reach_torch(program: Path) -> None:
         for node in _graph(content)["nodes"]:
             node["metadata"] = {"stack_trace": "x", "custom": "{}", "torch_fn": "a;b"}
 
-    model = import_program(edited(program, GRAPH, plant), contract_of())
-    model.predict({"optical": torch.zeros(1, 2, 8, 8)}, {})
+    image = torch.zeros(1, 2, 8, 8)
+    import_program(edited(program, GRAPH, plant), contract_of()).predict({"optical": image}, {})
     assert not Path("MARK").exists()
+    # They would have run.
+    with contextlib.suppress(Exception):
+        torch.export.load(program).module()(image)
+    assert Path("MARK").exists()
     with zipfile.ZipFile(io.BytesIO(clean_archive(program)[0])) as archive:
         cleaned = json.loads(archive.read(f"program/{GRAPH}"))
     assert cleaned["guards_code"] == []
