@@ -95,6 +95,17 @@ def test_the_encoder_of_glaciernet_has_as_many_weights_as_that_of_segnet() -> No
     assert round(sum(map(count, convolutions)) / MILLION, 1) == 14.7
 
 
+def test_all_that_dl4gam_takes_can_be_given() -> None:
+    contract = architecture_contract("unet-resnet")
+    optical, terrain, change = contract.modalities
+    more = ("profile_curvature", "ruggedness")
+    whole = dataclasses.replace(
+        terrain, variables=(*terrain.variables, *more), mean=(*terrain.mean, 0.0, 0.0), std=(*terrain.std, 0.004, 10.0)
+    )
+    module: Any = built("unet-resnet", modalities=(optical, whole, change))
+    assert module.encoder.conv1.weight.shape[1] == 16
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_any_height_and_width_is_taken(name: str) -> None:
     model = small_model(name)
@@ -279,6 +290,11 @@ def test_calibration_moves_only_the_classes_of_the_first_output() -> None:
 )
 @pytest.mark.parametrize("norm", [True, False])
 def test_the_u_net_is_that_of_segmentation_models_pytorch(norm: bool) -> None:
+    if not hasattr(torch.ops.torchvision, "nms"):
+        # torchvision's build for CUDA registers its operators in a library that does not load beside torch for CPUs.
+        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import segmentation_models_pytorch as smp  # type: ignore[import-not-found]
 
     ours: Any = build_module(architecture_contract("unet-resnet", modalities=RGB, indices=False, norm=norm)).eval()

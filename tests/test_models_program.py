@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import io
 import json
 import pickle
@@ -93,6 +94,16 @@ def test_a_program_of_others_runs_from_its_folder(program: Path, tmp_path: Path)
     item = json.loads((folder / "model.json").read_text())
     assert item["assets"]["weights"]["href"] == "program.pt2"
     assert item["properties"]["mlm:total_parameters"] == sum(p.numel() for p in Net().parameters())
+
+
+def test_a_program_moves_to_a_device(program: Path) -> None:
+    model = import_program(program, contract_of())
+    moved = dataclasses.replace(model, module=model.module.placed(torch.device("cpu")))
+    dynamic, _ = inputs_of(model.contract, 2, (9, 10))
+    assert torch.equal(moved.predict(dynamic, {}).nan_to_num(), model.predict(dynamic, {}).nan_to_num())
+    if torch.cuda.is_available():
+        on_device = model.to("cuda").predict({"optical": dynamic["optical"].cuda()}, {}).cpu()
+        torch.testing.assert_close(on_device, model.predict(dynamic, {}), rtol=0, atol=1e-4, equal_nan=True)
 
 
 def test_terrain_is_stacked_for_every_date_and_masks_are_handed_on(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 `torch.export.load` is not made for files of others. In torch 2.13 it unpickles weights and constants that say so,
 custom objects, and the sample inputs (`torch.load` without ``weights_only``, for the last as a fallback); it evaluates
-shapes as Python (`sympy.sympify`), executes guards as Python, and imports what a tree specification names. So an archive
-is opened here as the zip that it is, and a clean copy is made of
+shapes as Python (`sympy.sympify`), executes guards as Python, and imports what a tree specification names. So an
+archive is opened here as the zip that it is, and a clean copy is made of
 
 - tensors as plain bytes,
 - the graph, of which every name is an identifier, every shape an arithmetic expression, every operator one of ATen's,
