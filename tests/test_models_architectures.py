@@ -138,7 +138,7 @@ def test_a_date_does_not_depend_on_its_batch(name: str) -> None:
 def test_what_is_exported_gives_the_same(name: str, tmp_path: Path) -> None:
     # Tracing sizes that may vary costs tens of milliseconds for each layer: two of the sensors have all kinds of them.
     usual = small_contract(name).modalities
-    some = {"fusion-unet": ("optical", "illumination"), "fusion-unet-time": ("radar", "terrain")}.get(name)
+    some = {"fusion-unet": ("optical", "terrain"), "fusion-unet-time": ("radar", "terrain")}.get(name)
     model = small_model(name, modalities=tuple(m for m in usual if some is None or m.name in some))
     program = export_model(model, tmp_path / "model.pt2")
     assert program.contract.architecture == "torch-export"
