@@ -31,7 +31,7 @@ class GlacierModule(nn.Module):
     absent_is_missing: bool = True
 
     def encode_static(self, static: Mapping[str, Masked]) -> Any:
-        """Turn the static inputs into features; called once per block or window, whatever the number of dates."""
+        """Turn the static inputs into features: once per block, or once per window and batch of dates."""
         return dict(static)
 
     def forward(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:
@@ -71,7 +71,9 @@ class StaticFeatures:
     Attributes
     ----------
     features : object
-        What the module made of the static inputs; by window, where there are windows and static inputs.
+        What the module made of the static inputs. Where there are windows, the normalised inputs themselves: features
+        of overlapping windows would be many times the block (1.4 GB for GlaViTU's on 1024 pixels), and are made anew
+        for each batch of dates.
     valid : (1, y, x) bool or None
         Where a static modality that can define a pixel is finite; None without one.
     size : (int, int) or None
@@ -160,15 +162,12 @@ class Model:
         StaticFeatures
             To be given to `predict` for every batch of dates of this block.
         """
-        masked, size, frame = self._prepare(
+        masked, size = self._prepare(
             {name: values[None] for name, values in static.items()}, static=True, framed=framed
         )
         valid = any_valid(masked, self.contract)
         with torch.inference_mode():
-            if self.contract.windows is None or frame is None:
-                features = self.module.encode_static(masked)
-            else:
-                features = [self.module.encode_static(frame.cut(masked, part)) for part in frame.parts]
+            features = self.module.encode_static(masked) if self.contract.windows is None else masked
         return StaticFeatures(features, None if valid is None else valid[:, 0], size, framed)
 
     def predict(
@@ -229,7 +228,7 @@ class Model:
     ) -> Tensor:
         self._check_required(dynamic, static)
         known = static if isinstance(static, StaticFeatures) else self.encode_static(static)
-        masked, size, _ = self._prepare(dynamic, static=False, framed=known.framed)
+        masked, size = self._prepare(dynamic, static=False, framed=known.framed)
         frame = frame_block(self.contract, check_size(size, known.size, self.contract), framed=known.framed)
         wanted = None if targets is None else list(targets)
         call = _Call(self, masked, known, members, self._neighbours(masked, days, wanted), wanted)
@@ -268,7 +267,7 @@ class Model:
 
     def _prepare(
         self, inputs: Mapping[str, Tensor], *, static: bool, framed: bool
-    ) -> tuple[dict[str, Masked], tuple[int, int] | None, Frame | None]:
+    ) -> tuple[dict[str, Masked], tuple[int, int] | None]:
         masked: dict[str, Masked] = {}
         shape: tuple[int, ...] | None = None
         frame: Frame | None = None
@@ -278,7 +277,7 @@ class Model:
             shape = tuple(values.shape)
             frame = frame or frame_block(self.contract, (shape[2], shape[3]), framed=framed)
             masked[name] = normalise(frame.pad(values), modality)
-        return masked, None if shape is None else (shape[2], shape[3]), frame
+        return masked, None if shape is None else (shape[2], shape[3])
 
 
 @dataclass(frozen=True)
@@ -297,10 +296,9 @@ class _Call:
         defined, masked = self._defined(frame.parts[number]), frame.cut(self.masked, frame.parts[number])
         if self.neighbours is None and self.targets is not None:
             masked = {name: Masked(*(each[self.targets] for each in entry)) for name, entry in masked.items()}
-        features = self.static.features
-        if self.model.contract.windows is not None and self.static.size is not None:
-            features = features[number]
-        module = self.model.module
+        module, features = self.model.module, self.static.features
+        if self.model.contract.windows is not None:
+            features = module.encode_static(frame.cut(features, frame.parts[number]))
         found = module(masked, features) if self.neighbours is None else module(masked, features, self.neighbours)
         found = _summed(found, self.members)
         where = defined if found.ndim == defined.ndim else defined[:, None]

@@ -63,6 +63,7 @@ class _Kind:
     reach: Callable[[Mapping[str, Parameter]], int] = field(default=lambda _: 0)
     classes: tuple[str, ...] = PRESENCE
     reflectance: Reflectance | None = "either"
+    resolution: tuple[float, float] = (10.0, 30.0)
 
 
 def architecture_names() -> tuple[str, ...]:
@@ -130,7 +131,7 @@ def architecture_contract(
         stride=kind.stride(merged),
         windows=windows or kind.windows,
         time_context=time_context or kind.time_context,
-        resolution=(10.0, 30.0),
+        resolution=kind.resolution,
         classes=named,
         outputs=outputs or (Output(classes=_glacier(architecture, named)),),
         description=kind.description,
@@ -178,6 +179,8 @@ def _hint(given: str, known: tuple[str, ...]) -> str:
     return f"{f'did you mean {close[0]!r}? ' if close else ''}choose {', '.join(known)}"
 
 
+#: Radar images of calving fronts are of 6 to 20 m (CaFFe), optical ones of 30 and more.
+_FRONTS = (5.0, 60.0)
 _RESNET_WIDTHS = (64, 128, 256, 512)
 _KINDS: Mapping[str, _Kind] = {
     "unet-resnet": _Kind(
@@ -259,6 +262,7 @@ _KINDS: Mapping[str, _Kind] = {
         reach=lambda found: hed_field(len(_tuple(found["widths"]))),
         classes=ZONES,
         reflectance=None,
+        resolution=_FRONTS,
     ),
     "hooknet": _Kind(
         modalities=(BACKSCATTER,),
@@ -270,5 +274,6 @@ _KINDS: Mapping[str, _Kind] = {
         stride=lambda _: 64,
         classes=(*ZONES, "unknown"),
         reflectance=None,
+        resolution=_FRONTS,
     ),
 }
