@@ -81,7 +81,7 @@ def test_both_surfaces_give_the_same_pixels(
     loading = LoadOptions(cell=40, radar=RadarOptions(speckle="lee", window=5))
     composing = ComposeOptions(every, mask=MaskOptions(dilate=60.0))
     model, store = load_model("fusion-unet"), StoreOptions(str(tmp_path / "a.zarr"), shard=48, chunk=48)
-    assert model.contract.receptive_field > 16
+    assert model.contract.halo > 16
     plan = make_plan(world.region, scenes, model, store, load=loading, compose=composing)
     rows = len(plan.rows)
     if where == "threads":

@@ -104,7 +104,7 @@ def test_terrain_is_encoded_once_for_all_dates(block: tuple[dict[str, Tensor], d
 @pytest.mark.parametrize("origin", [(0, 0), (64, 64), (128, 80)])
 def test_a_block_with_its_halo_gives_the_same_pixels(model: Model, origin: tuple[int, int]) -> None:
     rng = np.random.default_rng(11)
-    halo, stride, size = model.contract.receptive_field, model.contract.stride, 32
+    halo, stride, size = model.contract.halo, model.contract.stride, 32
     halo += -halo % stride
     optical = torch.from_numpy(rng.uniform(0.02, 0.8, (1, 6, 232, 240)).astype(np.float32))
     terrain = torch.from_numpy(rng.normal(0, 5, (4, 232, 240)).astype(np.float32))

@@ -179,7 +179,7 @@ def frame_of(plan: Plan, block: tuple[int, int]) -> Frame:
     """
     y, x = plan.slices(block)
     contract, shape = plan.model.contract, (plan.region.geobox.shape[0], plan.region.geobox.shape[1])
-    window = block_window(y, x, shape, halo=contract.receptive_field, stride=contract.stride)
+    window = block_window(y, x, shape, halo=contract.halo, stride=contract.lattice)
     halos = _halos(plan)
     rows, columns = (
         _cells(span.start, span.stop, length, halos, plan.load.cell)

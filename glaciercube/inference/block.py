@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -132,7 +132,7 @@ def encode_block(model: Model, arrays: Arrays, window: Window, options: BlockOpt
     try:
         with _turn(device):
             inputs = {modality.name: _tensor(modality, arrays, window, device) for modality in modalities}
-            return model.to(device).encode_static(inputs)
+            return model.to(device).encode_static(inputs, framed=True)
     except RuntimeError as error:
         if not _out_of_memory(error):
             raise
@@ -146,6 +146,9 @@ def predict_block(
     window: Window,
     options: BlockOptions,
     dates: int,
+    *,
+    days: Sequence[float] | None = None,
+    targets: Sequence[int] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Probability and quality of one block.
 
@@ -163,7 +166,11 @@ def predict_block(
     options : BlockOptions
         Batch and device.
     dates : int
-        Length of the time axis.
+        How many are predicted.
+    days : sequence of float, optional
+        Of all times of the arrays, in days from any day; for models with a time context.
+    targets : sequence of int, optional
+        Times to predict, of which there are `dates`; the others are context only. All of them when left out.
 
     Returns
     -------
@@ -175,10 +182,18 @@ def predict_block(
     Raises
     ------
     ModelError
-        If the device's memory does not hold a single date.
+        If the device's memory does not hold a single date, or the model looks at several dates and is not told when
+        they were.
     """
+    context = model.contract.time_context
+    if context is not None and days is None:
+        raise ModelError(
+            f"model {model.contract.name!r} looks at dates beside each date, which are not read here",
+            "use glaciercube.predict over a cube of all dates",
+        )
     device = _prepare_thread(options)
     placed = model.to(device)
+    wanted = list(range(dates)) if targets is None else list(targets)
     modalities = [modality for modality in _at_hand(model.contract, arrays) if not modality.static]
     out = np.empty((dates, window.y.size, window.x.size), np.float32)
     size = (window.y.stop - window.y.start, window.x.stop - window.x.start)
@@ -187,10 +202,13 @@ def predict_block(
         # Asked each time: another thread may have found out meanwhile.
         batch = min(options.batch, _FITS.get(key, options.batch))
         part = slice(done, min(done + batch, dates))
+        rows = wanted[part] if context is None or days is None else context.union(days, wanted[part])
         try:
             with _turn(device):
-                inputs = {m.name: _tensor(m, arrays, window, device, part) for m in modalities}
-                found = placed.predict(inputs, static).float().cpu().numpy()
+                inputs = {m.name: _tensor(m, arrays, window, device, rows) for m in modalities}
+                when = None if days is None else [days[row] for row in rows]
+                own = None if context is None else [rows.index(row) for row in wanted[part]]
+                found = placed.predict(inputs, static, days=when, targets=own).float().cpu().numpy()
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise
@@ -205,7 +223,8 @@ def predict_block(
         # A model without dynamic input gives one map for all dates.
         out[part] = found[:, window.y.core, window.x.core]
         done = part.stop
-    return out, _quality(arrays, window, out.shape)
+    shown = {name: values[wanted] if values.ndim == 3 else values for name, values in arrays.items()}
+    return out, _quality(shown if targets is not None else arrays, window, out.shape)
 
 
 def not_candidate(dates: int, y: slice, x: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
@@ -242,12 +261,17 @@ def _at_hand(contract: Contract, arrays: Arrays) -> list[Modality]:
     return [m for m in contract.modalities if all(name in arrays for name in m.variables)]
 
 
-def _tensor(modality: Modality, arrays: Arrays, window: Window, device: str, part: slice | None = None) -> Tensor:
+def _tensor(
+    modality: Modality, arrays: Arrays, window: Window, device: str, rows: Sequence[int] | None = None
+) -> Tensor:
     import torch
 
     layers = [np.asarray(arrays[name], np.float32) for name in modality.variables]
-    if part is not None:
-        layers = [layer[part] for layer in layers]
+    if rows is not None:
+        # A run of dates is a view; only dates that are not are copied.
+        straight = len(rows) > 0 and list(rows) == list(range(rows[0], rows[0] + len(rows)))
+        chosen = slice(rows[0], rows[0] + len(rows)) if straight else list(rows)
+        layers = [layer[chosen] for layer in layers]
     stack = window.pad(np.stack(layers, axis=-3))
     return torch.from_numpy(np.ascontiguousarray(stack)).to(device)
 

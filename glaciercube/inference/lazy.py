@@ -83,7 +83,7 @@ def predict(
     shape = (cube.sizes["y"], cube.sizes["x"])
     # Terrain alone has no time of its own: the coordinate keeps the axis.
     lazy = cube[block_variables(cube, model.contract)].assign_coords(time=cube["time"])
-    halo, stride = model.contract.receptive_field, model.contract.stride
+    halo, stride = model.contract.halo, model.contract.lattice
     cells = [
         [
             _cell(lazy, model, block_window(y, x, shape, halo=halo, stride=stride), dates, options or BlockOptions())
@@ -180,13 +180,35 @@ def _cell(
     here = lazy.isel(y=window.y.read, x=window.x.read)
     static = encode(model, _arrays(here, static=True), window, options)
     probability, quality = [], []
+    context, days = model.contract.time_context, _days(lazy, model.contract)
     for time in _cuts(lazy.sizes["time"], dates):
         size = (time.stop - time.start, window.y.size, window.x.size)
-        arrays = _arrays(here.isel(time=time), static=False)
-        found, flags = compute(model, arrays, static, window, options, size[0])
+        more: dict[str, Any] = {}
+        if context is None:
+            arrays = _arrays(here.isel(time=time), static=False)
+        else:
+            targets = range(time.start, time.stop)
+            rows = context.union(days, targets)
+            arrays = _arrays(here.isel(time=rows), static=False)
+            more = {"days": [days[row] for row in rows], "targets": [rows.index(row) for row in targets]}
+        found, flags = compute(model, arrays, static, window, options, size[0], **more)
         probability.append(da.from_delayed(found, size, np.float32))
         quality.append(da.from_delayed(flags, size, np.uint8))
     return probability, quality
+
+
+def _days(cube: xr.Dataset, contract: Contract) -> list[float]:
+    """Times in days, for models that ask for them."""
+    if contract.time_context is None:
+        return []
+    times = cube["time"].to_numpy()
+    if not np.issubdtype(times.dtype, np.datetime64):
+        raise CubeError(
+            f"model {contract.name} looks at dates beside each date and the cube's times are {times.dtype}",
+            "give datetime64 times",
+        )
+    days: list[float] = ((times - times[:1]) / np.timedelta64(1, "D")).tolist()
+    return days
 
 
 def _cuts(length: int, step: int) -> Iterator[slice]:

@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from glaciercube.errors import ModelError
+from glaciercube.models.classes import GLACIER_PROBABILITY, PRESENCE, Output, check_classes
+from glaciercube.models.reach import TimeContext, Windows
 
 __all__ = ["GLACIER_PROBABILITY", "VARIABLES", "Contract", "Modality", "Parameter", "Reflectance"]
 
 Parameter: TypeAlias = bool | int | float | str | tuple[int, ...] | None
 Reflectance: TypeAlias = Literal["toa", "surface", "either"]
-
-GLACIER_PROBABILITY = "glacier_probability"
 
 #: Variables that the models of this package refer to, with their unit; NaN is missing in each.
 VARIABLES: Mapping[str, str] = {
@@ -39,6 +39,12 @@ VARIABLES: Mapping[str, str] = {
     "aspect_sin": "1",
     "aspect_cos": "1",
     "curvature": "1/m",
+    # Layers of the user's own, see `glaciercube.sensors.layers`.
+    "coherence": "1",
+    "elevation_change": "m/year",
+    "velocity": "m/year",
+    "profile_curvature": "1/m",
+    "ruggedness": "m",
 }
 
 
@@ -109,14 +115,22 @@ class Contract:
         Arguments of the architecture (thresholds, widths, temperature).
     reflectance : {"toa", "surface", "either"} or None
         Which reflectance the optical inputs must hold; None where there are none.
-    receptive_field : int
-        Pixels of context on each side that an output pixel can see: the halo that a block needs.
+    receptive_field : int or "global"
+        Pixels of context on each side that an output pixel can see; "global" if it sees its whole window, however
+        large: through attention, pooling or normalisation over the image, or too far to be read as a halo.
     stride : int
         Blocks must begin at multiples of this many pixels of one lattice, or their results differ.
+    windows : Windows or None
+        The fixed windows in which a global model runs; None for all others.
+    time_context : TimeContext or None
+        The dates beside its own that a date's prediction uses; None for models of single dates.
+    classes : tuple of str
+        What the model tells apart, in its own order, by names as in `glaciercube.models.classes.CLASSES`.
     resolution : (float, float)
         Pixel sizes in metres for which the model is meant.
-    outputs : tuple of str
-        Variables that the model gives, each (time, y, x) in 0..1.
+    outputs : tuple of Output
+        Variables that the model gives, each (time, y, x) in 0..1 and the sum of some classes; the first is what
+        `Model.predict` gives.
     description, references, licence : str
         For people.
     """
@@ -127,10 +141,13 @@ class Contract:
     modalities: tuple[Modality, ...]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     reflectance: Reflectance | None = "either"
-    receptive_field: int = 0
+    receptive_field: int | Literal["global"] = 0
     stride: int = 1
+    windows: Windows | None = None
+    time_context: TimeContext | None = None
+    classes: tuple[str, ...] = PRESENCE
     resolution: tuple[float, float] = (5.0, 60.0)
-    outputs: tuple[str, ...] = (GLACIER_PROBABILITY,)
+    outputs: tuple[Output, ...] = (Output(),)
     description: str = ""
     references: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
@@ -140,11 +157,8 @@ class Contract:
         names = [modality.name for modality in self.modalities]
         if not names or len(set(names)) != len(names):
             raise ModelError(f"model {self.name!r} lists the modalities {names}", "name at least one, and each once")
-        if self.receptive_field < 0 or self.stride < 1:
-            raise ModelError(
-                f"model {self.name!r} has receptive field {self.receptive_field} and stride {self.stride}",
-                "the receptive field is at least 0 and the stride at least 1",
-            )
+        self._check_reach()
+        check_classes(self.name, self.classes, self.outputs)
         if self.reflectance is not None and self.reflectance not in get_args(Reflectance):
             raise ModelError(
                 f"model {self.name!r} asks for {self.reflectance!r} reflectance",
@@ -154,11 +168,49 @@ class Contract:
     def __hash__(self) -> int:
         return hash(self.fingerprint)
 
+    def _check_reach(self) -> None:
+        field_, windows = self.receptive_field, self.windows
+        if self.stride < 1 or (field_ != "global" and field_ < 0):
+            raise ModelError(
+                f"model {self.name!r} has receptive field {field_} and stride {self.stride}",
+                "the receptive field is at least 0 (or 'global') and the stride at least 1",
+            )
+        if (field_ == "global") != (windows is not None):
+            raise ModelError(
+                f"model {self.name!r} has receptive field {field_} and {'no ' if windows is None else ''}windows",
+                "a global receptive field needs fixed windows, and a finite one needs none",
+            )
+        if windows is not None and windows.size % self.stride:
+            raise ModelError(
+                f"model {self.name!r} has windows of {windows.size} pixels and stride {self.stride}",
+                "give windows whose size is a multiple of the stride",
+            )
+
     @property
     def fingerprint(self) -> str:
         """Sha256 (hex) over every field of the contract."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        fields = asdict(self)
+        # Fields that came later count where they are used: the contracts, and so the models, of before keep their hash.
+        for name in ("windows", "time_context"):
+            if fields[name] is None:
+                del fields[name]
+        if self.classes == PRESENCE and all(output.classes == PRESENCE[1:] for output in self.outputs):
+            del fields["classes"]
+            fields["outputs"] = [output.name for output in self.outputs]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def halo(self) -> int:
+        """Pixels that are read around a block on each side, before its ends are moved out to multiples of `lattice`."""
+        if self.windows is not None:
+            return self.windows.halo
+        return 0 if self.receptive_field == "global" else self.receptive_field
+
+    @property
+    def lattice(self) -> int:
+        """Pixels of which a block with its halo begins and ends at multiples, counted from the grid's origin."""
+        return self.stride if self.windows is None else self.windows.step
 
     @property
     def variables(self) -> tuple[str, ...]:

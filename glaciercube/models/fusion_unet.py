@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from glaciercube.errors import ModelError
-from glaciercube.models.base import GlacierModule, Masked
+from glaciercube.models.architectures.segmenter import Segmenter, integers
+from glaciercube.models.base import Masked
+from glaciercube.models.classes import PRESENCE, Output
 from glaciercube.models.contract import Contract, Modality
 
-__all__ = ["FusionUNet", "OpticalFeatures", "StaticPyramid", "fusion_contract", "receptive_field"]
+__all__ = ["Encoded", "FusionUNet", "OpticalFeatures", "StaticPyramid", "fusion_contract", "receptive_field"]
 
 StaticPyramid: TypeAlias = list[Tensor] | None
 
@@ -40,10 +42,17 @@ _DARKEST, _BRIGHTEST = 2e-3, 1.6
 #: Threshold of red over SWIR whose logit the optical branch starts from (Diaconu et al. 2024, arXiv:2409.12034).
 _BAND_RATIO = 2.8
 _RATIO_REACH = 1.5
+#: Classes that a high band ratio speaks for.
+_BRIGHT = ("glacier", "clean_ice", "seasonal_snow")
 
 
 def fusion_contract(
-    *, widths: tuple[int, ...] = (16, 32, 64, 96), temperature: float = 1.0, shift: float = 0.0
+    *,
+    widths: tuple[int, ...] = (16, 32, 64, 96),
+    temperature: float = 1.0,
+    shift: float = 0.0,
+    classes: tuple[str, ...] = PRESENCE,
+    outputs: tuple[Output, ...] = (Output(),),
 ) -> Contract:
     """Contract of ``fusion-unet``.
 
@@ -55,6 +64,10 @@ def fusion_contract(
         What the logit is divided by, fitted on held-out scenes (Guo et al. 2017, arXiv:1706.04599).
     shift : float
         What is then added to it, fitted with the temperature.
+    classes : tuple of str
+        What to tell apart.
+    outputs : tuple of Output
+        Sums of classes.
 
     Returns
     -------
@@ -84,6 +97,8 @@ def fusion_contract(
         receptive_field=receptive_field(len(widths) - 1),
         stride=2 ** (len(widths) - 1),
         resolution=(10.0, 30.0),
+        classes=classes,
+        outputs=outputs,
         description=(
             "Glacier ice, clean and debris-covered, without seasonal snow, from any subset of Sentinel-2, Sentinel-1 "
             "and terrain; small U-Net trained on a simulated world."
@@ -130,7 +145,25 @@ class OpticalFeatures(nn.Module):
         return torch.cat([0.7 * (log + 1.8), *indices], dim=1), excess
 
 
-class FusionUNet(GlacierModule):
+class Encoded(NamedTuple):
+    """What the encoder makes of some dates.
+
+    Attributes
+    ----------
+    skips : list of (time, width, y, x)
+        Features at every scale, without the static modality, the finest first.
+    ratio : (time, 1, y, x)
+        Logit of the band ratio, 0 where missing.
+    seen : (time, 1, y, x)
+        1 where any dynamic modality is valid, else 0.
+    """
+
+    skips: list[Tensor]
+    ratio: Tensor
+    seen: Tensor
+
+
+class FusionUNet(Segmenter):
     """Small U-Net whose inputs may be any subset of its contract's modalities.
 
     Parameters
@@ -140,8 +173,8 @@ class FusionUNet(GlacierModule):
     """
 
     def __init__(self, contract: Contract) -> None:
-        super().__init__()
-        widths, self.temperature, self.shift = _parameters(contract)
+        super().__init__(contract)
+        widths = integers(contract, "widths")
         self.optical = OpticalFeatures()
         self.stems = nn.ModuleDict(
             {m.name: _Stem(self._channels(m), widths[0]) for m in contract.modalities if not m.static}
@@ -156,8 +189,9 @@ class FusionUNet(GlacierModule):
         self.ups = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.decoders = nn.ModuleList(_two(a, a) for a in widths[:-1])
         self.presence = nn.Conv2d(len(self.stems), widths[0], 1)
-        self.head = nn.Conv2d(widths[0], 1, 1)
-        self.ratio_weight = nn.Parameter(torch.tensor(2.0))
+        self.head = nn.Conv2d(widths[0], self.heads, 1)
+        bright = torch.tensor([2.0 * float(name in _BRIGHT) for name in contract.classes])
+        self.ratio_weight = nn.Parameter(torch.tensor(2.0) if self.heads == 1 else bright)
 
     @staticmethod
     def _channels(modality: Modality) -> int:
@@ -177,26 +211,30 @@ class FusionUNet(GlacierModule):
             pyramid.append(features)
         return [join(level) for join, level in zip(self.static_joins, pyramid, strict=True)]
 
-    def forward(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> Tensor:
-        """Return the probability, (time, y, x) float32 in 0..1."""
-        return torch.sigmoid(self.logits(dynamic, static_features) / self.temperature + self.shift)
-
     def logits(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> Tensor:
-        """Return the logit before temperature and shift, (time, y, x)."""
-        features, ratio = self._fuse(dynamic, static_features)
-        skips = [_plus(features, static_features, 0)]
-        for depth, level in enumerate(self.levels, start=1):
-            features = level(functional.max_pool2d(features, 2))
-            skips.append(_plus(features, static_features, depth))
+        """Return logits before temperature and shift, as `Segmenter.logits`."""
+        return self.decode(self.encode(dynamic, static_features), static_features)
+
+    def encode(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> Encoded:
+        """Features of every date for itself; of a date that shows nothing, where there is no dynamic modality."""
+        features, ratio, seen = self._fuse(dynamic, static_features)
+        skips = [features]
+        for level in self.levels:
+            skips.append(level(functional.max_pool2d(skips[-1], 2)))
+        return Encoded(skips, ratio, seen)
+
+    def decode(self, encoded: Encoded, static_features: StaticPyramid) -> Tensor:
+        """Logits of encoded dates, joined with the terrain."""
+        skips = [_plus(found, static_features, level) for level, found in enumerate(encoded.skips)]
         features = skips.pop()
         for up, decoder in zip(reversed(self.ups), reversed(self.decoders), strict=True):
             raised = functional.interpolate(up(features), scale_factor=2, mode="bilinear", align_corners=False)
             features = decoder(raised + skips.pop())
-        logit: Tensor = self.head(features)[:, 0] + self.ratio_weight * ratio[:, 0]
-        return logit
+        weight = self.ratio_weight if self.heads == 1 else self.ratio_weight.view(1, -1, 1, 1)
+        return self.squeezed(self.head(features) + weight * encoded.ratio)
 
-    def _fuse(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> tuple[Tensor, Tensor]:
-        """Mean over the valid modalities' stems, (time, width, y, x), and the band ratio's logit (0 where missing)."""
+    def _fuse(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean over the valid modalities' stems, the band ratio's logit, and where any is valid."""
         if not dynamic and static_features is None:
             raise ModelError("fusion-unet got no input", "give it at least one modality")
         like = next(iter(dynamic.values())).values if dynamic else _first(static_features)
@@ -214,17 +252,8 @@ class FusionUNet(GlacierModule):
             total = total + stem(values, valid)
             count = count + valid
             presence.append(valid)
-        return total / count.clamp(min=1.0) + self.presence(torch.cat(presence, dim=1)), ratio
-
-
-def _parameters(contract: Contract) -> tuple[tuple[int, ...], float, float]:
-    found = contract.parameters
-    widths, temperature, shift = found.get("widths"), found.get("temperature"), found.get("shift")
-    if not isinstance(widths, tuple) or not isinstance(temperature, int | float) or not isinstance(shift, int | float):
-        raise ModelError(
-            f"the contract of {contract.name!r} lacks widths, temperature or shift", "make it with fusion_contract"
-        )
-    return widths, float(temperature), float(shift)
+        fused = total / count.clamp(min=1.0) + self.presence(torch.cat(presence, dim=1))
+        return fused, ratio, count.clamp(max=1.0)
 
 
 class _Stem(nn.Module):

@@ -7,10 +7,13 @@ Specification: https://github.com/stac-extensions/mlm.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from glaciercube.errors import ModelError
+from glaciercube.models.classes import CLASSES, PRESENCE, Output
 from glaciercube.models.contract import Contract, Modality
+from glaciercube.models.reach import time_context_of, windows_of
 
 __all__ = ["MLM_SCHEMA", "contract_from_item", "contract_to_item", "item_hash"]
 
@@ -55,11 +58,14 @@ def contract_to_item(
         "mlm:total_parameters": total_parameters or 0,
         "mlm:hyperparameters": {"model": _listed(contract.parameters)},
         "mlm:input": [_input(modality) for modality in contract.modalities],
-        "mlm:output": [_output(name) for name in contract.outputs],
+        "mlm:output": [_output(output, contract.classes) for output in contract.outputs],
         "glaciercube:resolution": list(contract.resolution),
         "glaciercube:references": list(contract.references),
     }
     properties |= {f"glaciercube:{name}": getattr(contract, name) for name in _PLAIN}
+    for name, reach in (("windows", contract.windows), ("time_context", contract.time_context)):
+        if reach is not None:
+            properties[f"glaciercube:{name}"] = asdict(reach)
     if content_hash is not None:
         properties["glaciercube:hash"] = content_hash
     return {
@@ -70,7 +76,7 @@ def contract_to_item(
         "geometry": None,
         "properties": properties,
         "links": [],
-        "assets": _assets(),
+        "assets": _assets(contract),
     }
 
 
@@ -92,7 +98,13 @@ def contract_from_item(item: Mapping[str, Any]) -> Contract:
             modalities=tuple(_modality(entry) for entry in found["mlm:input"]),
             parameters=_tupled(found["mlm:hyperparameters"]["model"]),
             resolution=(float(found["glaciercube:resolution"][0]), float(found["glaciercube:resolution"][1])),
-            outputs=tuple(entry["name"] for entry in found["mlm:output"]),
+            windows=windows_of(found.get("glaciercube:windows")),
+            time_context=time_context_of(found.get("glaciercube:time_context")),
+            classes=_classes(found["mlm:output"][0]),
+            outputs=tuple(
+                Output(entry["name"], tuple(entry.get("glaciercube:classes", PRESENCE[1:])))
+                for entry in found["mlm:output"]
+            ),
             description=found.get("description", ""),
             references=tuple(found.get("glaciercube:references", ())),
             licence=found.get("license", "other"),
@@ -145,30 +157,45 @@ def _modality(entry: Mapping[str, Any]) -> Modality:
     )
 
 
-def _output(name: str) -> dict[str, Any]:
+def _output(output: Output, classes: tuple[str, ...]) -> dict[str, Any]:
     return {
-        "name": name,
+        "name": output.name,
         "bands": [],
-        "variables": [name],
+        "variables": [output.name],
         "tasks": ["semantic-segmentation"],
         "result": {"shape": [-1, -1, -1], "dim_order": ["time", "height", "width"], "data_type": "float32"},
         "classification:classes": [
-            {"value": 0, "name": "other", "description": "not glacier"},
-            {"value": 1, "name": "glacier", "description": "glacier ice, clean or debris-covered"},
+            {"value": value, "name": name, "description": CLASSES.get(name, name.replace("_", " "))}
+            for value, name in enumerate(classes)
         ],
         "post_processing_function": None,
+        "glaciercube:classes": list(output.classes),
     }
 
 
-def _assets() -> dict[str, Any]:
+def _classes(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes, in the model's order."""
+    found = sorted(entry["classification:classes"], key=lambda each: int(each["value"]))
+    return tuple(str(each["name"]) for each in found)
+
+
+def _assets(contract: Contract) -> dict[str, Any]:
+    weights = {
+        "href": "weights.safetensors",
+        "title": "Weights",
+        "type": "application/octet-stream; framework=safetensors",
+        "roles": ["mlm:model", "mlm:weights", "data"],
+        "mlm:artifact_type": "safetensors.torch.save_file",
+    }
+    program = {
+        "href": "program.pt2",
+        "title": "Exported program",
+        "type": "application/zip; application=pytorch",
+        "roles": ["mlm:model", "mlm:weights", "data"],
+        "mlm:artifact_type": "torch.export.save",
+    }
     return {
-        "weights": {
-            "href": "weights.safetensors",
-            "title": "Weights",
-            "type": "application/octet-stream; framework=safetensors",
-            "roles": ["mlm:model", "mlm:weights", "data"],
-            "mlm:artifact_type": "safetensors.torch.save_file",
-        },
+        "weights": program if contract.architecture == "torch-export" else weights,
         "test_vector": {
             "href": "test_vector.safetensors",
             "title": "Inputs and the outputs that they must give",

@@ -1,4 +1,4 @@
-"""Find, check, load and save models. Weights are safetensors: nothing is ever unpickled."""
+"""Find, check, load and save models. Weights are safetensors or an exported program: nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -41,8 +41,19 @@ ARCHITECTURES: Mapping[str, str] = {
     "ndsi": "glaciercube.models.spectral:SnowIndex",
     "identity": "glaciercube.models.spectral:Identity",
     "fusion-unet": "glaciercube.models.fusion_unet:FusionUNet",
+    "fusion-unet-time": "glaciercube.models.architectures.fusion_unet_time:FusionUNetTime",
+    "unet-resnet": "glaciercube.models.architectures.unet_resnet:UNetResNet",
+    "glaciernet": "glaciercube.models.architectures.glaciernet:GlacierNet",
+    "deeplab": "glaciercube.models.architectures.deeplab:DeepLab",
+    "glavitu": "glaciercube.models.architectures.glavitu:GlaViTU",
+    "icemapper": "glaciercube.models.architectures.icemapper:IceMapper",
+    "segformer": "glaciercube.models.architectures.segformer:SegFormer",
+    "hed-unet": "glaciercube.models.architectures.hed_unet:HEDUNet",
+    "hooknet": "glaciercube.models.architectures.hooknet:HookNet",
 }
-WEIGHTS, VECTOR, CARD = "weights.safetensors", "test_vector.safetensors", "README.md"
+WEIGHTS, PROGRAM, VECTOR, CARD = "weights.safetensors", "program.pt2", "test_vector.safetensors", "README.md"
+#: Architecture of models that are an exported program, see `glaciercube.models.program`.
+EXPORTED = "torch-export"
 #: Largest difference of probability from the stored output that a load may show; convolutions sum in
 #: different orders on different processors.
 VECTOR_TOLERANCE = 2e-3
@@ -66,7 +77,9 @@ def load_model(name: str | Path, **parameters: Parameter) -> Model:
     Parameters
     ----------
     name : str or Path
-        ``band-ratio``, ``ndsi``, ``identity``, ``fusion-unet``, or the path of a model folder.
+        ``band-ratio``, ``ndsi``, ``identity``, ``fusion-unet``, or the path of a model folder: ``model.json`` (the MLM
+        item), ``test_vector.safetensors``, and either ``weights.safetensors`` of an architecture that this version has
+        or ``program.pt2`` as `torch.export.save` writes it.
     **parameters
         Parameters of a rule, such as ``threshold=2.8, blue=0.15`` of ``band-ratio``.
 
@@ -140,7 +153,7 @@ def pack_model(model: Model) -> PackedModel:
         return PackedModel(model.hash, model.source, {})
     with TemporaryDirectory(prefix="glaciercube-") as folder:
         save_model(model, folder)
-        files = {name: (Path(folder) / name).read_bytes() for name in (ITEM, WEIGHTS, VECTOR)}
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.name != CARD}
     return PackedModel(model.hash, None, files)
 
 
@@ -217,10 +230,13 @@ def save_model(model: Model, folder: str | Path, *, card: str = "") -> Path:
 
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
-    save_file(weights, target / WEIGHTS)
+    if model.contract.architecture == EXPORTED:
+        (target / PROGRAM).write_bytes(model.module.data)  # type: ignore[arg-type]
+    else:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
+        save_file(weights, target / WEIGHTS)
     save_file(make_vector(model), target / VECTOR)
-    count = sum(parameter.numel() for parameter in model.module.parameters())
+    count = model.module.parameter_count
     item = model.contract.to_mlm(content_hash=model.hash, total_parameters=count)
     (target / ITEM).write_text(json.dumps(item, indent=2) + "\n", encoding="utf-8")
     text = card or f"# {model.contract.name}\n\n{model.contract.description}\n"
@@ -239,7 +255,13 @@ def _folder_of(name: str | Path) -> Path | None:
             f"{path} can hold a pickle, which runs code when it is opened",
             "build the module yourself, load the file there, and write a model folder with save_model (safetensors)",
         )
-    if path.name in (WEIGHTS, ITEM):
+    if path.suffix == ".pt2" and path.name != PROGRAM:
+        raise ModelError(
+            f"{path} is a program without a contract",
+            "say what it takes and gives with glaciercube.models.program.import_program, and write its folder with "
+            "save_model",
+        )
+    if path.name in (WEIGHTS, ITEM, PROGRAM):
         path = path.parent
     if path.is_dir():
         return path
@@ -263,10 +285,17 @@ def _load_folder(folder: Path, source: tuple[str, tuple[tuple[str, Any], ...]]) 
     from glaciercube.models.base import Model
     from glaciercube.models.vector import check_vector
 
-    module = build_module(contract)
-    _fill(module, _read_tensors(folder / WEIGHTS), folder)
+    _refuse_pickles(folder, contract)
+    if contract.architecture == EXPORTED:
+        from glaciercube.models.program import import_program
+
+        module = import_program(folder / PROGRAM, contract).module
+    else:
+        module = build_module(contract)
+        _fill(module, _read_tensors(folder / WEIGHTS), folder)
     model = Model.from_module(contract, module, source if folder in SHIPPED.values() else (str(folder.resolve()), ()))
-    if model.hash != stated:
+    # An item that was not written here need not state it: then the test vector alone speaks for the weights.
+    if stated is not None and model.hash != stated:
         raise ModelError(
             f"weights and contract in {folder} hash to {model.hash[:12]}, but the item states {str(stated)[:12]}",
             "one of the files was changed or is incomplete: get the folder again, or write it anew with save_model",
@@ -279,9 +308,24 @@ def _load_folder(folder: Path, source: tuple[str, tuple[tuple[str, Any], ...]]) 
 
 def _stamp(folder: Path) -> str:
     """Say which files a model was loaded from: a folder written anew is read anew."""
-    files = [folder / name for name in (ITEM, WEIGHTS, VECTOR)]
+    files = [folder / name for name in (ITEM, WEIGHTS, PROGRAM, VECTOR)]
     stats = [path.stat() for path in files if path.is_file()]
     return "|".join([str(folder.resolve()), *(f"{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}" for stat in stats)])
+
+
+def _refuse_pickles(folder: Path, contract: Contract) -> None:
+    """Say what is to be done where a folder holds pickled weights instead of those that are read."""
+    wanted = PROGRAM if contract.architecture == EXPORTED else WEIGHTS
+    if (folder / wanted).is_file():
+        return
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _PICKLES)
+    if pickles:
+        raise ModelError(
+            f"{folder} holds {pickles[0]} and no {wanted}: it can hold a pickle, which runs code when it is opened",
+            "load it where you trust it, with torch.load(..., weights_only=True), and write the tensors with "
+            f"safetensors.torch.save_file as {wanted}",
+        )
+    raise ModelError(f"{folder} holds no {wanted}", "get the model folder again, or write it with save_model")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

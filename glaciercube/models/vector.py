@@ -25,6 +25,8 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "curvature": (-0.02, 0.02),
 }
 _SIZE, _DATES = 32, 2
+#: Days of the test dates, for models of several dates.
+_DAYS = (0.0, 12.0)
 
 
 def make_vector(model: Model) -> dict[str, Tensor]:
@@ -39,8 +41,8 @@ def make_vector(model: Model) -> dict[str, Tensor]:
     -------
     dict of str to tensor
         ``CASE/dynamic/MODALITY`` (2, channel, 32, 32), ``CASE/static/MODALITY`` (channel, 32, 32) and
-        ``CASE/output`` (time, 32, 32), float32, NaN where missing. Case ``all`` has every modality; each other
-        case has the one modality it is named after.
+        ``CASE/output`` (time, 32, 32), or (time, class, 32, 32) of more classes than two, float32, NaN where missing.
+        Case ``all`` has every modality; each other case has the one modality it is named after.
     """
     modalities = model.contract.modalities
     cases = {"all": modalities}
@@ -52,7 +54,7 @@ def make_vector(model: Model) -> dict[str, Tensor]:
         static = {m.name: _values(m)[0] for m in members if m.static}
         tensors |= {f"{case}/dynamic/{name}": value for name, value in dynamic.items()}
         tensors |= {f"{case}/static/{name}": value.contiguous() for name, value in static.items()}
-        tensors[f"{case}/output"] = model.predict(dynamic, static).contiguous()
+        tensors[f"{case}/output"] = _run(model, dynamic, static)
     return tensors
 
 
@@ -69,12 +71,20 @@ def check_vector(model: Model, tensors: Mapping[str, Tensor], tolerance: float) 
         raise ModelError(f"the test vector of model {model.contract.name!r} is empty", "write it with save_model")
     for case in cases:
         dynamic = _under(tensors, f"{case}/dynamic/")
-        got = model.predict(dynamic, _under(tensors, f"{case}/static/"))
+        got = _run(model, dynamic, _under(tensors, f"{case}/static/"))
         if not torch.allclose(got, tensors[f"{case}/output"], rtol=0.0, atol=tolerance, equal_nan=True):
             raise ModelError(
                 f"model {model.contract.name!r} does not give its stored output for the test case {case!r}",
                 "the weights or this version's architecture changed: get the model folder again, or train it anew",
             )
+
+
+def _run(model: Model, dynamic: Mapping[str, Tensor], static: Mapping[str, Tensor]) -> Tensor:
+    dates = max((len(values) for values in dynamic.values()), default=1)
+    days = _DAYS[:dates] if model.contract.time_context is not None else None
+    binary = len(model.contract.classes) == 2
+    give = model.predict if binary else model.predict_classes
+    return give(dynamic, static, days=days).contiguous()
 
 
 def _values(modality: Modality) -> Tensor:
