@@ -1,0 +1,1 @@
+"""How good a prediction is: scores against labels, by class, glacier and front, and what they are reported as."""
