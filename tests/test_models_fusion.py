@@ -144,7 +144,7 @@ def _reach(module: GlacierModule, branch: str, place: int, stated: int) -> int:
 
     masked = {branch: Masked(values, torch.ones(1, 1, 16, size, dtype=torch.bool))}
     dynamic, static = (masked, {}) if branch == "radar" else ({}, masked)
-    module.logits(dynamic, module.encode_static(static))[0, 8, middle].backward()  # type: ignore[no-untyped-call]
+    module.logits(dynamic, module.encode_static(static))[0, :, 8, middle].sum().backward()  # type: ignore[no-untyped-call]
     assert values.grad is not None
     columns = values.grad.abs().sum(dim=(0, 1, 2)).nonzero().ravel()
     return int(max(middle - columns.min(), columns.max() - middle))

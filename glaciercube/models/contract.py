@@ -39,6 +39,7 @@ VARIABLES: Mapping[str, str] = {
     "aspect_sin": "1",
     "aspect_cos": "1",
     "curvature": "1/m",
+    "topographic_position": "1",
     # Layers of the user's own, see `glaciercube.sensors.layers`.
     "coherence": "1",
     "elevation_change": "m/year",

@@ -1,9 +1,9 @@
 """``fusion-unet``: a small U-Net with a branch per modality, for any subset of its sensors.
 
-Each dynamic modality has a stem; what is valid of them is averaged pixel by pixel and goes through one encoder.
-The static modality has an encoder of its own, run once per block, whose features join the decoder at every level:
-one pass over the terrain serves every date. No layer looks further than its kernel, so that the receptive field is
-finite and a block with that halo gives the same pixels wherever it is cut.
+Each dynamic modality has a stem; what is valid of them is averaged pixel by pixel and goes through one encoder. Static
+modalities are averaged likewise into an encoder of their own, run once per block, whose features join the decoder at
+every level: one pass over the terrain serves every date. No layer looks further than its kernel, so that the receptive
+field is finite and a block with that halo gives the same pixels wherever it is cut.
 """
 
 from __future__ import annotations
@@ -19,10 +19,19 @@ from torch.nn import functional
 from glaciercube.errors import ModelError
 from glaciercube.models.architectures.segmenter import Segmenter, integers
 from glaciercube.models.base import Masked
-from glaciercube.models.classes import PRESENCE, Output
+from glaciercube.models.classes import GROUND, Output
 from glaciercube.models.contract import Contract, Modality
 
-__all__ = ["Encoded", "FusionUNet", "OpticalFeatures", "StaticPyramid", "fusion_contract", "receptive_field"]
+__all__ = [
+    "MODALITIES",
+    "OUTPUTS",
+    "Encoded",
+    "FusionUNet",
+    "OpticalFeatures",
+    "StaticPyramid",
+    "fusion_contract",
+    "receptive_field",
+]
 
 StaticPyramid: TypeAlias = list[Tensor] | None
 
@@ -46,13 +55,39 @@ _RATIO_REACH = 1.5
 _BRIGHT = ("glacier", "clean_ice", "seasonal_snow")
 
 
+# Reflectance stays as it is: its logarithms and ratios are taken in the module.
+_OPTICAL = Modality("optical", OPTICAL_BANDS)
+_ILLUMINATION = Modality("illumination", ("hillshade",), mean=(0.5,), std=(0.3,), clip=(-3.0, 3.0), evidence=False)
+_RADAR = Modality("radar", ("vv_db", "vh_db"), mean=(-11.0, -18.0), std=(5.0, 5.0), clip=(-4.0, 4.0))
+_COHERENCE = Modality("coherence", ("coherence",), mean=(0.5,), std=(0.25,), clip=(-3.0, 3.0), evidence=False)
+_TERRAIN = Modality(
+    "terrain",
+    ("slope", "aspect_sin", "aspect_cos", "curvature"),
+    static=True,
+    mean=(20.0, 0.0, 0.0, 0.0),
+    std=(14.0, 0.7, 0.7, 0.004),
+    clip=(-4.0, 4.0),
+)
+_RELIEF = Modality(
+    "relief", ("topographic_position",), static=True, mean=(0.0,), std=(0.8,), clip=(-4.0, 4.0), evidence=False
+)
+_CHANGE = Modality("elevation_change", ("elevation_change",), static=True, std=(1.0,), clip=(-5.0, 5.0), evidence=False)
+_VELOCITY = Modality("velocity", ("velocity",), static=True, std=(20.0,), clip=(-5.0, 5.0), evidence=False)
+
+#: What the fusion models may be given. No absolute elevation: it does not carry over to an unseen range.
+MODALITIES = (_OPTICAL, _ILLUMINATION, _RADAR, _COHERENCE, _TERRAIN, _RELIEF, _CHANGE, _VELOCITY)
+#: Sums of classes that the fusion models give.
+OUTPUTS = (Output(classes=("clean_ice", "debris_covered_ice")),)
+
+
 def fusion_contract(
     *,
     widths: tuple[int, ...] = (16, 32, 64, 96),
     temperature: float = 1.0,
     shift: float = 0.0,
-    classes: tuple[str, ...] = PRESENCE,
-    outputs: tuple[Output, ...] = (Output(),),
+    modalities: tuple[Modality, ...] = MODALITIES,
+    classes: tuple[str, ...] = GROUND,
+    outputs: tuple[Output, ...] = OUTPUTS,
 ) -> Contract:
     """Contract of ``fusion-unet``.
 
@@ -63,35 +98,19 @@ def fusion_contract(
     temperature : float
         What the logit is divided by, fitted on held-out scenes (Guo et al. 2017, arXiv:1706.04599).
     shift : float
-        What is then added to it, fitted with the temperature.
+        What is then added to that of the glacier classes, fitted with the temperature.
+    modalities : tuple of Modality
+        Inputs, any of them of names and variables of one's own; ``optical`` must hold the six bands.
     classes : tuple of str
         What to tell apart.
     outputs : tuple of Output
         Sums of classes.
-
-    Returns
-    -------
-    Contract
-        Absolute elevation is no input: it does not carry over to an unseen mountain range.
     """
     return Contract(
         name="fusion-unet",
-        version="1",
+        version="2",
         architecture="fusion-unet",
-        modalities=(
-            # Reflectance stays as it is: its logarithms and ratios are taken in the module.
-            Modality("optical", OPTICAL_BANDS),
-            Modality("illumination", ("hillshade",), mean=(0.5,), std=(0.3,), clip=(-3.0, 3.0), evidence=False),
-            Modality("radar", ("vv_db", "vh_db"), mean=(-11.0, -18.0), std=(5.0, 5.0), clip=(-4.0, 4.0)),
-            Modality(
-                "terrain",
-                ("slope", "aspect_sin", "aspect_cos", "curvature"),
-                static=True,
-                mean=(20.0, 0.0, 0.0, 0.0),
-                std=(14.0, 0.7, 0.7, 0.004),
-                clip=(-4.0, 4.0),
-            ),
-        ),
+        modalities=modalities,
         parameters={"widths": tuple(widths), "temperature": float(temperature), "shift": float(shift)},
         reflectance="either",
         receptive_field=receptive_field(len(widths) - 1),
@@ -100,8 +119,8 @@ def fusion_contract(
         classes=classes,
         outputs=outputs,
         description=(
-            "Glacier ice, clean and debris-covered, without seasonal snow, from any subset of Sentinel-2, Sentinel-1 "
-            "and terrain; small U-Net trained on a simulated world."
+            "Clean and debris-covered glacier ice, seasonal snow and water from any subset of Sentinel-2, Sentinel-1, "
+            "coherence, terrain, elevation change and velocity; small U-Net trained on a simulated world."
         ),
         references=("https://doi.org/10.1007/978-3-319-24574-4_28", "https://arxiv.org/abs/2409.12034"),
     )
@@ -179,10 +198,10 @@ class FusionUNet(Segmenter):
         self.stems = nn.ModuleDict(
             {m.name: _Stem(self._channels(m), widths[0]) for m in contract.modalities if not m.static}
         )
-        static = [m for m in contract.modalities if m.static]
-        self.static_name = static[0].name
         narrow = [max(8, width // 2) for width in widths]
-        self.static_stem = _Stem(len(static[0].variables), narrow[0])
+        self.static_stems = nn.ModuleDict(
+            {m.name: _Stem(len(m.variables), narrow[0]) for m in contract.modalities if m.static}
+        )
         self.static_levels = nn.ModuleList(_two(a, b) for a, b in pairwise(narrow))
         self.static_joins = nn.ModuleList(nn.Conv2d(a, b, 1, bias=False) for a, b in zip(narrow, widths, strict=True))
         self.levels = nn.ModuleList(_two(a, b) for a, b in pairwise(widths))
@@ -198,11 +217,14 @@ class FusionUNet(Segmenter):
         return OpticalFeatures.channels if modality.name == "optical" else len(modality.variables)
 
     def encode_static(self, static: Mapping[str, Masked]) -> StaticPyramid:
-        """Features of the terrain at every level, each (1, width, y, x); None without terrain."""
-        if self.static_name not in static:
+        """Features of what does not change at every level, each (1, width, y, x); None without any of it."""
+        given = [name for name in self.static_stems if name in static]
+        if not given:
             return None
-        entry = static[self.static_name]
-        features, mask = self.static_stem(*entry), entry.valid.to(entry.values.dtype)
+        valid = [static[name].valid.to(static[name].values.dtype) for name in given]
+        found = [self.static_stems[name](*static[name]) for name in given]
+        count = torch.stack(valid).sum(dim=0)
+        features, mask = torch.stack(found).sum(dim=0) / count.clamp(min=1.0), count.clamp(max=1.0)
         pyramid = [features]
         for level in self.static_levels:
             # Masked again at every level: terrain that is missing must add what absent terrain adds, nothing.

@@ -92,7 +92,7 @@ def sample_from_scene(scene: xr.Dataset, contract: Contract, seed: int) -> Sampl
     values |= {f"{name}_db": 10.0 * np.log10(np.maximum(values[name], _FLOOR_POWER)) for name in ("vv", "vh")}
     inputs = {
         modality.name: np.stack([values[name] for name in modality.variables]).astype(np.float32)
-        for modality in contract.modalities
+        for modality in contract.select(values)
     }
     clear = ~np.asarray(values["cloud"], dtype=bool)
     return Sample(
