@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from glaciercube.errors import ModelError
 
-__all__ = ["CLASSES", "GLACIER_PROBABILITY", "GROUND", "PRESENCE", "ZONES", "Output", "check_classes"]
+__all__ = ["CLASSES", "GLACIER_PROBABILITY", "GROUND", "PRESENCE", "ZONES", "Output", "check_classes", "membership"]
 
 GLACIER_PROBABILITY = "glacier_probability"
 
@@ -31,6 +34,20 @@ CLASSES: Mapping[str, str] = {
 PRESENCE = ("other", "glacier")
 GROUND = ("other", "clean_ice", "debris_covered_ice", "seasonal_snow", "water")
 ZONES = ("ocean", "land", "glacier")
+
+# Kinds of ground that a class is first of all, and those that it is also; used only where a model lacks a label's class.
+_CHIEF: Mapping[str, frozenset[str]] = {
+    "other": frozenset({"ground"}),
+    "glacier": frozenset({"clean_ice"}),
+    "water": frozenset({"lake", "ocean"}),
+    "land": frozenset({"ground", "seasonal_snow", "lake"}),
+}
+_MINOR: Mapping[str, frozenset[str]] = {
+    "glacier": frozenset({"debris_covered_ice"}),
+    "land": frozenset({"rock_glacier"}),
+}
+#: What a front is to a model without such a class.
+_FRONT = frozenset({"clean_ice", "debris_covered_ice", "ocean"})
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,55 @@ def check_classes(model: str, classes: Collection[str], outputs: Collection[Outp
                 f"output {output.name!r} of model {model!r} sums {', '.join(output.classes) or 'nothing'}",
                 f"choose among its classes {', '.join(classes)}, each once",
             )
+
+
+def membership(labels: Mapping[str, Sequence[str]], classes: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Which of a model's classes each label may be: the probability of a label is the sum of theirs.
+
+    A class that a label names and the model has is that class and no other. One that the model lacks is found by the
+    kinds of ground that it may be: a label is every class of the model whose chief kind it holds (clean ice is that of
+    ``glacier``, bare ground that of ``other`` and ``land``), and, if it holds none, every class that it shares a kind
+    with. So to a model of ``other`` and ``glacier``, debris-covered ice is glacier; a label of "clean ice or snow" is
+    glacier; and one of "anything but debris-covered ice" may be both, and says nothing. What no class of a model covers
+    is its ``other``, if it has one.
+
+    Parameters
+    ----------
+    labels : mapping of str to sequence of str
+        Name of each label -> the classes that it may be, as `glaciercube.models.chips.Chip.labels`.
+    classes : sequence of str
+        The model's, in its order.
+
+    Returns
+    -------
+    (label, class) float32
+        1 where the label may be the class, else 0; a row of zeros where the model knows nothing of it (``unknown``).
+    """
+    found = np.zeros((len(labels), len(classes)), np.float32)
+    chief, all_kinds = _kinds(classes)
+    for row, names in enumerate(labels.values()):
+        sure, shared = set[int](), set[int]()
+        for name in names:
+            if name in classes:
+                sure.add(classes.index(name))
+                continue
+            kinds = _FRONT if name == "front" else _CHIEF.get(name, frozenset({name})) | _MINOR.get(name, frozenset())
+            sure |= {index for index, held in enumerate(chief) if held & kinds}
+            shared |= {index for index, held in enumerate(all_kinds) if held & kinds}
+        found[row, sorted(sure or shared)] = 1.0
+    return found
+
+
+def _kinds(classes: Sequence[str]) -> tuple[list[frozenset[str]], list[frozenset[str]]]:
+    """Chief kinds of each class, and all of them; those that no other class covers are of ``other``."""
+    chief = [_CHIEF.get(name, frozenset({name})) for name in classes]
+    found = [held | _MINOR.get(name, frozenset()) for name, held in zip(classes, chief, strict=True)]
+    if "other" in classes:
+        every = frozenset().union(*(_CHIEF.get(name, frozenset({name})) for name in CLASSES), *_MINOR.values())
+        place = classes.index("other")
+        covered = frozenset().union(*(held for index, held in enumerate(found) if index != place))
+        found[place] = found[place] | (every - covered - {"unknown", "front"})
+    return chief, found
 
 
 def _is_name(name: str) -> bool:
