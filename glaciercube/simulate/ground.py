@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -78,7 +78,9 @@ def surface_class(surface: Surface) -> npt.NDArray[np.uint8]:
     return out
 
 
-def ground_reflectance(surface: Surface, *, seed: int, ground_seed: int | None = None) -> FloatArray:
+def ground_reflectance(
+    surface: Surface, *, seed: int, ground_seed: int | None = None, steady: float = 0.0
+) -> FloatArray:
     """Draw the scene's spectra and paint the ground with them.
 
     The scene's own class statistics come first, then log reflectance that varies in space within each class with a
@@ -93,6 +95,8 @@ def ground_reflectance(surface: Surface, *, seed: int, ground_seed: int | None =
         Seed of what changes from date to date.
     ground_seed : int, optional
         Seed of rock and plants, which stay; by default drawn from `seed`.
+    steady : float
+        Share of the variance within a class, 0 to 1, that stays where it is from date to date.
 
     Returns
     -------
@@ -103,6 +107,8 @@ def ground_reflectance(surface: Surface, *, seed: int, ground_seed: int | None =
     ground = np.random.default_rng([seed if ground_seed is None else ground_seed, 12])
     spectra = draw_scene_spectra(rng, ground)
     fields = _draw_fields(surface, rng, ground)
+    if steady > 0:
+        fields = _keep(fields, steady, seed if ground_seed is None else ground_seed, surface.resolution)
     bare = _bare_ground(surface, spectra, fields, ground)
     ice = _ice(surface, spectra, fields, bare, rng)
     debris = _debris(spectra, fields, ground)
@@ -126,6 +132,20 @@ def _draw_fields(surface: Surface, rng: np.random.Generator, ground: np.random.G
     unit = spectral_noise(ground, shape, resolution, longest=float(ground.uniform(400, 3000)), slope=3.0)
     texture = spectral_noise(ground, shape, resolution, longest=float(ground.uniform(80, 300)), slope=1.8)
     return _Fields(smooth, fine, unit, texture, _gully(surface))
+
+
+def _keep(fields: _Fields, steady: float, ground_seed: int, resolution: float) -> _Fields:
+    """Let a share of the variance of the fields of one scene be the ground's own."""
+    ground = np.random.default_rng([ground_seed, 13])
+    stays, moves = np.float32(np.sqrt(steady)), np.float32(np.sqrt(1 - steady))
+    shape = (fields.fine.shape[0], fields.fine.shape[1])
+    lengths = np.exp(ground.uniform(np.log(150), np.log(2000), COMPONENTS))
+    kept = [spectral_noise(ground, shape, resolution, longest=float(n), slope=2.4) for n in lengths]
+    return replace(
+        fields,
+        smooth=[stays * own + moves * field for own, field in zip(kept, fields.smooth, strict=True)],
+        fine=stays * ground.standard_normal(shape, dtype=np.float32) + moves * fields.fine,
+    )
 
 
 def _gully(surface: Surface) -> FloatArray:

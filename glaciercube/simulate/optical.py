@@ -36,6 +36,7 @@ def render_optical(
     level: Level,
     seed: int,
     ground_seed: int | None = None,
+    steady: float = 0.0,
 ) -> xr.Dataset:
     """Render a cloud-free Sentinel-2 scene.
 
@@ -56,6 +57,8 @@ def render_optical(
         Seed of everything that changes from scene to scene.
     ground_seed : int, optional
         Seed of rock and plants; give the same for every date of one landscape.
+    steady : float
+        Share of the variance within a class, 0 to 1, that stays where it is from date to date.
 
     Returns
     -------
@@ -65,7 +68,7 @@ def render_optical(
         `resolution` in metres.
     """
     rng = np.random.default_rng([seed, 21])
-    ground = ground_reflectance(surface, seed=seed, ground_seed=ground_seed)
+    ground = ground_reflectance(surface, seed=seed, ground_seed=ground_seed, steady=steady)
     air = draw_atmosphere(rng, sun_elevation)
     fixed = np.random.default_rng([seed if ground_seed is None else ground_seed, 22])
     light = illuminate(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from glaciercube.region.sun import sun_position
+from glaciercube.simulate.acquisition import YEARS, draw_beyond_edge, draw_cover, draw_place_and_day, draw_sun
 from glaciercube.simulate.clouds import add_clouds
 from glaciercube.simulate.dem import stale_dem
 from glaciercube.simulate.ground import SURFACE_CLASSES, surface_class
@@ -16,11 +15,8 @@ from glaciercube.simulate.landscape import random_landscape
 from glaciercube.simulate.optical import render_optical
 from glaciercube.simulate.radar import render_radar
 from glaciercube.simulate.spectra import BANDS, Level
-from glaciercube.simulate.surface import BoolArray
 
 __all__ = ["SceneOptions", "draw_scene"]
-
-YEARS = (2015, 2025)
 
 
 @dataclass(frozen=True)
@@ -75,15 +71,15 @@ def draw_scene(seed: int, options: SceneOptions | None = None) -> xr.Dataset:
     options = options or SceneOptions()
     rng = np.random.default_rng([seed, 1])
     resolution = options.resolution or float(np.exp(rng.uniform(np.log(10), np.log(30))))
-    latitude, when = _place_and_day(rng)
-    sun = _sun(rng, latitude, when)
+    latitude, when = draw_place_and_day(rng)
+    sun = draw_sun(rng, latitude, when)
     toa = rng.uniform() < 1 / 3
     level: Level = options.level or ("toa" if toa else "boa")
     shape = (options.size, options.size)
     landscape = random_landscape(seed, shape, resolution, years=YEARS, latitude=latitude)
     surface = landscape.surface(when)
     optical = render_optical(surface, sun_azimuth=sun[0], sun_elevation=sun[1], level=level, seed=seed)
-    cover = _cover(rng) if options.cloud_cover is None else options.cloud_cover
+    cover = draw_cover(rng) if options.cloud_cover is None else options.cloud_cover
     scene = add_clouds(optical, cover=cover, sun_azimuth=sun[0], sun_elevation=sun[1], level=level, seed=seed)
     radar = render_radar(surface, orbit="ascending" if rng.uniform() < 0.5 else "descending", seed=seed)
     age = float(rng.uniform(0, 15)) if options.stale is None else options.stale
@@ -107,42 +103,15 @@ def draw_scene(seed: int, options: SceneOptions | None = None) -> xr.Dataset:
     return _described(scene, resolution)
 
 
-def _place_and_day(rng: np.random.Generator) -> tuple[float, dt.date]:
-    """Latitude where glaciers are, and a day between early summer and the first snow, late summer the likelier."""
-    latitude = float(rng.uniform(28, 80) if rng.uniform() < 0.7 else -rng.uniform(15, 68))
-    first = dt.date(int(rng.integers(YEARS[0], YEARS[1] + 1)), 6 if latitude > 0 else 1, 1)
-    return latitude, first + dt.timedelta(days=int(145 * rng.beta(2.5, 2.2)))
-
-
-def _sun(rng: np.random.Generator, latitude: float, when: dt.date) -> tuple[float, float]:
-    """Azimuth and elevation (degrees) of the sun at the overpass; the elevation kept within 15 to 65."""
-    hour = dt.timedelta(hours=float(rng.uniform(9.5, 11.5)))
-    azimuth, elevation = sun_position(dt.datetime(when.year, when.month, when.day, tzinfo=dt.UTC) + hour, 0.0, latitude)
-    return (azimuth + float(rng.normal(0, 5))) % 360, float(np.clip(elevation + rng.normal(0, 4), 15, 65))
-
-
-def _cover(rng: np.random.Generator) -> float:
-    """Cloud cover: none in half of the scenes, mostly little in the rest."""
-    return 0.0 if rng.uniform() < 0.5 else float(0.5 * rng.beta(1, 2))
-
-
-def _beyond_edge(rng: np.random.Generator, shape: tuple[int, ...]) -> BoolArray:
-    """Pixels beyond a straight swath edge that cuts off up to a third: (y, x) bool."""
-    angle = rng.uniform(0, 2 * np.pi)
-    y, x = (np.linspace(-1, 1, n) for n in shape)
-    across = np.cos(angle) * y[:, None] + np.sin(angle) * x[None, :]
-    return np.asarray(across > np.quantile(across, rng.uniform(0.67, 0.98)), dtype=bool)
-
-
 def _with_gaps(rng: np.random.Generator, scene: xr.Dataset) -> xr.Dataset:
     """Cut the optical bands off in one scene of eight, and the radar's in one of twelve."""
     shape = scene["scl"].shape
     if rng.uniform() < 1 / 8:
-        keep = xr.DataArray(~_beyond_edge(rng, shape), dims=("y", "x"))
+        keep = xr.DataArray(~draw_beyond_edge(rng, shape), dims=("y", "x"))
         scene = scene.assign({name: scene[name].where(keep) for name in BANDS}).assign(scl=scene["scl"] * keep)
         scene["scl"] = scene["scl"].astype(np.uint8)
     if rng.uniform() < 1 / 12:
-        keep = xr.DataArray(~_beyond_edge(rng, shape), dims=("y", "x"))
+        keep = xr.DataArray(~draw_beyond_edge(rng, shape), dims=("y", "x"))
         scene = scene.assign({name: scene[name].where(keep) for name in ("vv", "vh")})
     return scene
 

@@ -1,0 +1,74 @@
+"""Simulated sequences: one place at its dates, and the chips that are made of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from glaciercube.models.classes import GROUND
+from glaciercube.simulate.sequence import GROUND_CLASSES, SequenceOptions, draw_sequence
+from glaciercube.training.simulated import CLOUD_WEIGHT, simulated_chips
+
+SMALL = SequenceOptions(size=64, resolution=20.0, dates=3)
+
+
+@pytest.fixture(scope="module")
+def drawn() -> xr.Dataset:
+    return draw_sequence(5, SMALL)
+
+
+def test_seed_decides_a_sequence(drawn: xr.Dataset) -> None:
+    xr.testing.assert_identical(drawn, draw_sequence(5, SMALL))
+    assert not np.array_equal(drawn["elevation"], draw_sequence(6, SMALL)["elevation"])
+
+
+def test_classes_of_the_truth_are_those_of_the_models() -> None:
+    assert set(GROUND_CLASSES) == set(GROUND)
+
+
+def test_dates_share_one_place(drawn: xr.Dataset) -> None:
+    assert drawn["ground"].dims == ("time", "y", "x")
+    assert drawn["elevation"].dims == drawn["glaciers"].dims == ("y", "x")
+    assert (np.diff(drawn["time"].to_numpy()) > np.timedelta64(0)).all()
+    ice = np.isin(drawn["ground"], (1, 2))
+    assert (ice[0] == (drawn["glaciers"] > 0)).all()
+    assert not (ice[1:] & ~ice[:-1]).any()
+    # Rock keeps its pattern from date to date, more than it could by chance.
+    rock = (drawn["ground"] == 0).all("time") & ~drawn["cloud"].any("time") & drawn["red"].notnull().all("time")
+    rock &= ~drawn["cast_shadow"].any("time")
+    first, last = (np.log(drawn["red"].to_numpy()[k][rock]) for k in (0, -1))
+    assert np.corrcoef(first, last)[0, 1] > 0.4
+
+
+def test_a_loss_that_is_asked_for_happens() -> None:
+    options = replace(SMALL, dates=2, loss=0.3)
+    for seed in (5, 7):
+        stale = draw_sequence(seed, replace(options, dem_year="first"))
+        ice = np.isin(stale["ground"], (1, 2)).sum(axis=(1, 2))
+        assert 1 - ice[1] / ice[0] == pytest.approx(0.3, abs=0.02)
+        assert stale.attrs["loss"] == pytest.approx(0.3, abs=0.02)
+        current = draw_sequence(seed, replace(options, dem_year="last"))
+        lost = np.isin(stale["ground"][0], (1, 2)) & ~np.isin(stale["ground"][1], (1, 2))
+        assert float((stale["elevation"] - current["elevation"]).to_numpy()[lost].mean()) > 1
+
+
+def test_chips_come_back_from_disk_as_they_were_drawn(tmp_path: Path) -> None:
+    options = replace(SMALL, size=32, dates=(1, 2), cloud_cover=0.3)
+    drawn = simulated_chips([1, 2], options, folder=tmp_path, progress=False)
+    again = simulated_chips([2, 1], options, folder=tmp_path, progress=False)[::-1]
+    for one, two in zip(drawn, again, strict=True):
+        assert one.name == two.name
+        assert one.attributes == two.attributes
+        for name, value in one.variables.items():
+            np.testing.assert_array_equal(value, two.variables[name])
+        np.testing.assert_array_equal(one.label, two.label)
+    chip = drawn[0]
+    assert set(np.unique(chip.weight)) == {np.float32(CLOUD_WEIGHT), np.float32(1)}
+    assert float(np.mean(chip.weight < 1)) == pytest.approx(float(np.mean(chip.attributes["cloud"])), abs=1e-3)
+    assert chip.place != drawn[1].place
+    simulated_chips([1], replace(options, cloud_cover=0.0), folder=tmp_path, progress=False)
+    assert len(list(tmp_path.iterdir())) == 2
