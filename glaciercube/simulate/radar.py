@@ -42,6 +42,7 @@ def render_radar(
     seed: int,
     ground_seed: int | None = None,
     terrain_residual: float | None = None,
+    debris_apart: float | None = None,
 ) -> xr.Dataset:
     """Render a Sentinel-1 scene as terrain-corrected backscatter.
 
@@ -58,6 +59,8 @@ def render_radar(
     terrain_residual : float, optional
         Share of the slope's effect that the processing has left in: 0 flattened, 1 not. Drawn if not given, mostly
         small.
+    debris_apart : float, optional
+        Standard deviation (dB) of what parts debris from rock; if not given they are drawn one by one.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def render_radar(
     if terrain_residual is None:
         terrain_residual = float(rng.uniform(0.4, 1.0) if rng.uniform() < 0.25 else rng.normal(0, 0.15))
     texture = _texture(surface, ground)
-    backscatter = _backscatter(surface, rng)
+    backscatter = _backscatter(surface, rng, debris_apart)
     speckle = _speckle(rng, surface)
     masked = bool(rng.uniform() < 0.5)
     data: dict[str, FloatArray] = {}
@@ -176,13 +179,15 @@ def _texture(surface: Surface, ground: np.random.Generator) -> FloatArray:
     return np.asarray(amount * (broad + 0.8 * fine), dtype=np.float32)
 
 
-def _backscatter(surface: Surface, rng: np.random.Generator) -> FloatArray:
+def _backscatter(surface: Surface, rng: np.random.Generator, debris_apart: float | None = None) -> FloatArray:
     """Mean backscatter (dB) of VV and VH: (2, y, x) float32; covers mix as power."""
     power = {}
     for name, (mean, spread, less, less_spread) in BACKSCATTER.items():
         vv = mean + spread * float(rng.standard_normal())
         pair = np.array([vv, vv - less - less_spread * float(rng.standard_normal())], dtype=np.float32)
         power[name] = (10 ** (pair / 10))[:, None, None]
+    if debris_apart is not None:
+        power["debris"] = power["rock"] * np.float32(10 ** (debris_apart * rng.standard_normal() / 10))
     # Summer snow is wet up to a height above which it still freezes; now and then all of it is dry, and then the
     # ground shows through.
     low, high = np.quantile(surface.elevation, [0.02, 0.98])
