@@ -1,0 +1,172 @@
+"""An evaluation as Markdown, from the same record as its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["OVERLAP", "markdown"]
+
+OVERLAP = ("iou", "f1", "precision", "recall")
+# Rows of a table that may be long.
+_MOST = 40
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """Write what `Report.as_dict` gave for people; what has no value is a dash."""
+    overlap, outlines = content["overlap"], content["outlines"]
+    parts = [
+        f"# {content['title']}",
+        _table(["", ""], [[name, value] for name, value in content["facts"].items()]),
+        "## Overlap",
+        _said_of_images(content),
+        _table(["", "IoU", "F1", "precision", "recall", "pixels"], [*_overlap_rows(overlap)]),
+        _said_of_overlap(content),
+        "## Outlines",
+        _table(
+            ["mean (m)", "median (m)", "95% (m)", "images", "none predicted", "none true", "neither"],
+            [
+                [
+                    *(_number(outlines[key], ".1f") for key in ("mean", "median", "percentile_95")),
+                    *(outlines[key] for key in ("images", "none_predicted", "none_true", "neither")),
+                ]
+            ],
+        ),
+        "## Calibration",
+        _table(["", "ECE", "ECE, equal mass", "Brier", "mean p", "ice", "pixels"], _calibration_rows(content)),
+        "![reliability](reliability.png)",
+        *_bins(content),
+    ]
+    parts += [part for table in content["classes"] for part in _class_part(table)]
+    parts += _group_part("Glaciers by size", content["sizes"])
+    parts += _group_part("Glaciers by debris", content["debris"])
+    parts.append(f"Images of glaciers of which less than half is seen, in no row: {content['hidden_glaciers']}.")
+    parts += _sensor_part(content["sensors"]) + _glacier_part(content["glaciers"]) + _image_part(content["images"])
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _said_of_images(content: Mapping[str, Any]) -> str:
+    return (
+        f"{len(content['images'])} images. Ice is where the probability is above {content['overlap']['threshold']:g}. "
+        "A dash is a score without anything to score."
+    )
+
+
+def _said_of_overlap(content: Mapping[str, Any]) -> str:
+    overlap = content["overlap"]
+    return (
+        f"With sight of the labels, the best threshold is {_number(overlap['best_threshold'])} and gives IoU "
+        f"{_number(overlap['best_iou'])}. Labelled pixels without a probability: {overlap['unseen']:,}. Expected over "
+        f"true area, less one: {_number(content['area_bias'], '+.3f')}."
+    )
+
+
+def _overlap_rows(overlap: Mapping[str, Any]) -> list[list[Any]]:
+    def row(name: str, found: Mapping[str, Any]) -> list[Any]:
+        return [name, *(_number(found[key]) for key in OVERLAP), f"{found['pixels']:,}"]
+
+    mean = ["mean of images", _number(overlap["mean_iou"]), "", "", "", ""]
+    return [
+        row("all pixels", overlap["pooled"]),
+        row("edge pixels left out (one pixel's tolerance)", overlap["tolerant"]),
+        mean,
+    ]
+
+
+def _calibration_rows(content: Mapping[str, Any]) -> list[list[Any]]:
+    keys = ("ece", "ece_equal_mass", "brier", "said", "true")
+    named = {"all pixels": "calibration", f"within {content['near']:g} m of the outlines": "near_calibration"}
+    return [
+        [name, *(_number(content[where][key]) for key in keys), f"{content[where]['pixels']:,}"]
+        for name, where in named.items()
+    ]
+
+
+def _bins(content: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for one, near in zip(content["calibration"]["bins"], content["near_calibration"]["bins"], strict=True):
+        row = [f"{one['low']:.2f}-{one['high']:.2f}"]
+        for each in (one, near):
+            row += [f"{each['pixels']:,}", _number(each["said"]), _number(each["true"])]
+        rows.append(row)
+    return [_table(["probability", "pixels", "said", "ice", "pixels near", "said near", "ice near"], rows)]
+
+
+def _class_part(table: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [name, *(_number(found[key]) for key in OVERLAP), *(f"{n:,}" for n in counts)]
+        for name, found, counts in zip(table["names"], table["scores"], table["counts"], strict=True)
+    ]
+    heads = ["true class", "IoU", "F1", "precision", "recall", *(f"said {name}" for name in table["names"])]
+    return ["## Classes", f"{table['images']} images; pixels by true and most probable class.", _table(heads, rows)]
+
+
+def _group_part(title: str, groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = ("iou", "f1", "precision", "recall", "error", "median_error")
+    rows = [
+        [
+            group["name"],
+            *(group[key] for key in ("glaciers", "images", "cut")),
+            _number(group["area_km2"], ".2f"),
+            *(_number(group[key]) for key in keys),
+            *(_number(group[key], "+.3f") for key in ("bias", "mapped_bias")),
+        ]
+        for group in groups
+        if group["glaciers"] or "not known" not in group["name"]
+    ]
+    heads = ["", "glaciers", "images", "cut", "km2", "IoU", "F1", "precision", "recall"]
+    heads += ["abs(sum p - A)/A", "median", "bias", "mapped bias"]
+    return [f"## {title}", _table(heads, rows)]
+
+
+def _sensor_part(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    keys = ("iou", "tolerant_iou", "f1", "ece", "near_ece")
+    body = [
+        [r["name"], *(_number(r[key]) for key in keys), _number(r["lost"], "+.3f"), r["pixels"], r["unseen"]]
+        for r in rows
+    ]
+    heads = ["shown", "IoU", "IoU, tolerant", "F1", "ECE", "ECE near", "IoU lost", "pixels", "unseen"]
+    return ["## With fewer sensors", _table(heads, body)]
+
+
+def _glacier_part(glaciers: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [
+            f"{g['name']} {g['glacier']}",
+            g["images"],
+            _number(g["area_km2"], ".2f"),
+            *(_number(g[key]) for key in (*OVERLAP, "error")),
+            *(_number(g[key], "+.3f") for key in ("bias", "mapped_bias")),
+            _number(g["debris_share"], ".2f"),
+            "yes" if g["cut"] else "",
+        ]
+        for g in glaciers[:_MOST]
+    ]
+    heads = ["", "images", "km2", "IoU", "F1", "precision", "recall", "abs(sum p - A)/A", "bias", "mapped bias"]
+    return ["## Glaciers", _left_out(len(glaciers), "largest"), _table([*heads, "debris", "cut"], rows)]
+
+
+def _image_part(images: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [i["name"], i["time"][:10], *(_number(i["overlap"][key]) for key in OVERLAP), f"{i['overlap']['pixels']:,}"]
+        for i in images[:_MOST]
+    ]
+    heads = ["", "date", "IoU", "F1", "precision", "recall", "pixels"]
+    return ["## Images", _left_out(len(images), "first"), _table(heads, rows)]
+
+
+def _left_out(count: int, which: str) -> str:
+    return f"The {_MOST} {which} of {count}; `report.json` has all." if count > _MOST else ""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return ""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else format(value, form)
