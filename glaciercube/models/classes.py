@@ -35,7 +35,7 @@ PRESENCE = ("other", "glacier")
 GROUND = ("other", "clean_ice", "debris_covered_ice", "seasonal_snow", "water")
 ZONES = ("ocean", "land", "glacier")
 
-# Kinds of ground that a class is first of all, and those that it is also; used only where a model lacks a label's class.
+# Kinds of ground that a class is first of all, and those that it is also, where a model lacks a label's class.
 _CHIEF: Mapping[str, frozenset[str]] = {
     "other": frozenset({"ground"}),
     "glacier": frozenset({"clean_ice"}),

@@ -1,157 +1,359 @@
-"""Fit a module to samples: plain torch, resumable, reproducible from one seed."""
+"""Fit a module to chips: plain torch, on one device or several, resumable, reproducible from one seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from glaciercube.models.base import GlacierModule, Masked, normalise
+from glaciercube.errors import ModelError
+from glaciercube.models.architectures.segmenter import Supervised
+from glaciercube.models.base import GlacierModule, Masked
+from glaciercube.models.chips import Chip
 from glaciercube.models.contract import Contract
-from glaciercube.training.augment import Jitter, choose_subset, crop, dihedral, photometric
-from glaciercube.training.losses import focal_dice
-from glaciercube.training.samples import Sample
+from glaciercube.training.batches import Batch, Inputs, draw_batch, make_batch, prepared, seed_of, still_cut
+from glaciercube.training.checkpoint import Average, keep, resume
+from glaciercube.training.logs import Log
+from glaciercube.training.losses import Truth, edge_loss, label_loss
+from glaciercube.training.options import FitOptions
+from glaciercube.training.parallel import Crew, choose_device, this_crew
 
-__all__ = ["Batch", "FitOptions", "Trainable", "draw_batch", "fit", "has_fast_bfloat16"]
+__all__ = ["FitOptions", "fit", "has_fast_bfloat16", "supervised_loss"]
 
-
-class Trainable(Protocol):
-    """A module that gives logits."""
-
-    def logits(self, dynamic: Mapping[str, Masked], static_features: object) -> Tensor:
-        """Return (sample, y, x)."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """Settings of one fit.
-
-    Attributes
-    ----------
-    steps, batch, size : int
-        Optimiser steps, samples per step, and their side in pixels.
-    rate, decay : float
-        AdamW's peak learning rate, after a rise over the first 5% and before a fall, both cosine, and weight decay.
-    average : float
-        Decay of the exponential moving average of the weights, which is what the fit returns.
-    gamma, dice : float
-        Of `glaciercube.training.losses.focal_dice`. Small: with 1.0 and 0.5 the expected area of unseen scenes was
-        9 to 30% too large, since neither loss is a proper score.
-    bfloat16 : bool
-        Whether convolutions run in bfloat16.
-    seed : int
-        Of the order of samples and of the augmentation.
-    every : int
-        Steps between checkpoints.
-    jitter : Jitter
-        Photometric augmentation.
-    """
-
-    steps: int = 2000
-    batch: int = 16
-    size: int = 128
-    rate: float = 2e-3
-    decay: float = 1e-2
-    average: float = 0.995
-    gamma: float = 0.5
-    dice: float = 0.1
-    bfloat16: bool = False
-    seed: int = 0
-    every: int = 200
-    jitter: Jitter = field(default_factory=Jitter)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples stacked for one step: masked inputs by modality, label and weight (sample, y, x)."""
-
-    dynamic: Mapping[str, Masked]
-    static: Mapping[str, Masked]
-    label: Tensor
-    weight: Tensor
+# Steps between rows of the log: reading the loss waits for a GPU.
+_ROW = 10
 
 
 def fit(
     module: GlacierModule,
     contract: Contract,
-    samples: Sequence[Sample],
+    chips: Sequence[Chip],
     options: FitOptions,
     *,
+    validation: Sequence[Chip] | None = None,
     checkpoint: Path | None = None,
-    report: Callable[[int, float], None] | None = None,
+    log: Path | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
 ) -> GlacierModule:
     """Fit a module.
+
+    Under `torch.distributed`, every process calls this with the same arguments; see `glaciercube.training.parallel`.
 
     Parameters
     ----------
     module : GlacierModule
-        With ``logits``; trained in place.
+        With ``logits`` or ``supervised``, or ``series`` where its contract has a time context; trained in place.
     contract : Contract
-        Its inputs.
-    samples : sequence of Sample
-        To draw from.
+        Its inputs and classes.
+    chips : sequence of Chip
+        To draw from; may be lazy, only those that are drawn are asked for.
     options : FitOptions
         Settings.
+    validation : sequence of Chip, optional
+        Looked at every so often; the weights that are best on them are returned.
     checkpoint : Path, optional
-        File that the state is kept in; a fit that finds one goes on from there, with the same samples as if it had
+        File that the state is kept in; a fit that finds one goes on from there, to the same weights as if it had
         never stopped.
-    report : callable, optional
-        Called with the step and the loss.
+    log : Path, optional
+        Folder of the table of losses, and of TensorBoard's events.
+    device : torch.device or str, optional
+        By default the process's GPU, if there is one.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
     GlacierModule
-        The module with averaged weights, in evaluation mode.
+        The module with averaged weights, in evaluation mode, on the processor.
+
+    Raises
+    ------
+    ModelError
+        If there are no chips, they lack what the model needs, the loss is not finite, or the checkpoint is another's.
     """
-    module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(module.parameters(), lr=options.rate, weight_decay=options.decay)
-    rise = min(0.5, max(0.05, 50 / options.steps))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, options.rate, total_steps=options.steps, pct_start=rise, cycle_momentum=False
-    )
-    blend = get_ema_multi_avg_fn(options.average)  # type: ignore[no-untyped-call]
-    average = AveragedModel(module, multi_avg_fn=blend, use_buffers=True)
-    parts = {"module": module, "optimiser": optimiser, "schedule": schedule, "average": average}
-    first = _resume(checkpoint, parts)
-    with tqdm(total=options.steps, initial=first, desc="fitting", unit="step") as bar:
-        for step in range(first, options.steps):
-            batch = draw_batch(samples, contract, options, np.random.default_rng((options.seed, step)))
-            loss = _step(module, batch, optimiser, bfloat16=options.bfloat16, gamma=options.gamma, dice=options.dice)
-            schedule.step()
-            average.update_parameters(module)
+    if not len(chips):
+        raise ModelError(f"there are no chips to fit {contract.name!r} to", "give at least one")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        place = torch.device(device) if device is not None else choose_device()
+        run = _Run(module, contract, chips, options, validation=validation or (), device=place, checkpoint=checkpoint)
+        try:
+            run.go(log, progress=progress)
+        finally:
+            run.close()
+    return module
+
+
+class _Trained(nn.Module):
+    """A module as it is trained: static and dynamic inputs of many places at once."""
+
+    def __init__(self, module: GlacierModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Inputs) -> list[Supervised]:
+        # Typed loosely: what can be trained is told by what it has.
+        module: Any = self.module
+        features = module.encode_static(inputs.static)
+        if inputs.neighbours is None:
+            found: list[Supervised] = module.supervised(inputs.dynamic, features)
+            return found
+        features = _spread(features, inputs.owner)
+        return [Supervised(module.series(inputs.dynamic, features, inputs.neighbours), 1.0)]
+
+
+def _spread(features: Any, owner: Tensor | None) -> Any:
+    """Static features of each place, as features of each of its dates."""
+    if isinstance(features, Tensor):
+        return features if owner is None else features[owner]
+    if isinstance(features, Masked):
+        return Masked(*(_spread(each, owner) for each in features))
+    if isinstance(features, dict):
+        return {name: _spread(each, owner) for name, each in features.items()}
+    if isinstance(features, list | tuple):
+        return type(features)(_spread(each, owner) for each in features)
+    return features
+
+
+@dataclass(frozen=True)
+class _Precision:
+    """In which type convolutions run on a device."""
+
+    device: torch.device
+    kind: torch.dtype | None
+
+    @classmethod
+    def of(cls, options: FitOptions, device: torch.device) -> _Precision:
+        named = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        if options.precision != "auto":
+            return cls(device, named[options.precision])
+        if device.type == "cuda":
+            return cls(device, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+        return cls(device, torch.bfloat16 if has_fast_bfloat16() else None)
+
+    def cast(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.kind is None else torch.autocast(self.device.type, dtype=self.kind)
+
+
+class _Run:
+    """One fit."""
+
+    def __init__(
+        self,
+        module: GlacierModule,
+        contract: Contract,
+        chips: Sequence[Chip],
+        options: FitOptions,
+        *,
+        validation: Sequence[Chip],
+        device: torch.device,
+        checkpoint: Path | None,
+    ) -> None:
+        self.module, self.contract, self.chips, self.options = module, contract, chips, options
+        self.validation, self.device, self.checkpoint = validation, device, checkpoint
+        self.crew = this_crew()
+        if options.batch < self.crew.size:
+            raise ModelError(
+                f"a batch of {options.batch} for {self.crew.size} processes", "give every process at least one sample"
+            )
+        self.precision = _Precision.of(options, device)
+        self.together = not module.absent_is_missing
+        module.to(device).train()
+        _last(module)
+        self.trained = _wrapped(_Trained(module), self.crew, unused=self.together)
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        fused = all(p.is_floating_point() for p in parameters)
+        self.optimiser = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.decay, fused=fused)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision.kind == torch.float16)
+        self.average = Average(module, options.average)
+        self.state, self.best = resume(checkpoint, self._fingerprint(), self.optimiser, self.average)
+        if self.state.scaler:
+            self.scaler.load_state_dict(self.state.scaler)
+        self.before, self.began = self.state.seconds, time.process_time()
+        self.pool = ThreadPoolExecutor(options.workers, "glaciercube-batches") if options.workers else None
+
+    def _fingerprint(self) -> str:
+        """What a checkpoint must agree with."""
+        settled = asdict(self.options)
+        for name in ("every", "workers", "tensorboard"):
+            settled.pop(name)
+        parts = (self.contract.fingerprint, settled, len(self.chips), len(self.validation))
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent."""
+        share = self.state.step / self.options.steps
+        if self.options.seconds is not None:
+            share = max(share, self.crew.most(self.state.seconds, self.device) / self.options.seconds)
+        return share
+
+    def go(self, log: Path | None, *, progress: bool) -> None:
+        """Fit to the end, and leave the averaged or best weights in the module."""
+        mine = self.crew.rank == 0
+        table = Log(log if mine else None, self.state.step, tensorboard=self.options.tensorboard)
+        shown = progress and mine
+        bar = tqdm(
+            total=self.options.steps, initial=self.state.step, desc="fitting", unit="step", disable=not shown, delay=1
+        )
+        with closing(table), bar:
+            self._loop(table, bar)
+        self.module.load_state_dict(self.best or self.average.tensors)
+        self.module.to(torch.device("cpu")).eval()
+        _last(self.module, torch.contiguous_format)
+
+    def _loop(self, table: Log, bar: Any) -> None:
+        losses: list[Tensor] = []
+        batches = self._batches()
+        while not self.state.done:
+            share = self.progress
+            losses.append(self._step(next(batches), share))
+            self.state.step += 1
+            self.state.seconds = self.before + time.process_time() - self.began
+            self.state.done = self.state.step >= self.options.steps or self._overdue()
+            looked = self._look()
+            if looked is not None or self.state.step % _ROW == 0 or self.state.done:
+                row = self._row(losses, share, looked)
+                losses.clear()
+                table.write(row)
+                bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            if report is not None:
-                report(step, loss)
-            if checkpoint is not None and (step + 1) % options.every == 0:
-                _keep(checkpoint, parts, step + 1)
-    # The running statistics of batch normalisation are averaged with the weights (use_buffers).
-    module.load_state_dict(average.module.state_dict())
-    return module.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
+            if self.state.done or self.state.step % self.options.every == 0:
+                self._keep()
+
+    def close(self) -> None:
+        """Stop what makes batches."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def _overdue(self) -> bool:
+        limit = self.options.seconds
+        return limit is not None and self.crew.most(self.state.seconds, self.device) >= limit
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches from the state's step on; made ahead where there are threads for it."""
+        step = self.state.step
+        if self.pool is None:
+            while True:
+                yield self._draw(step)
+                step += 1
+        ahead: list[Future[Batch]] = []
+        while True:
+            while len(ahead) < 2 * self.options.workers:
+                ahead.append(self.pool.submit(self._draw, step + len(ahead)))
+            found = ahead.pop(0).result()
+            step += 1
+            yield found
+
+    def _draw(self, step: int) -> Batch:
+        part = (self.crew.rank, self.crew.size)
+        batch = draw_batch(self.chips, self.contract, self.options, step, part=part, together=self.together)
+        return batch.pinned() if self.device.type == "cuda" else batch
+
+    def _step(self, batch: Batch, share: float) -> Tensor:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.options.learning_rate(share)
+        torch.manual_seed(seed_of(self.options.seed, self.state.step, self.crew.rank))  # of dropout layers
+        inputs = prepared(batch.to(self.device), self.contract)
+        truth = _shared(inputs.truth, self.crew)
+        with self.precision.cast():
+            maps = self.trained(inputs)
+        loss = supervised_loss(maps, truth, self.contract, self.options, self.crew)
+        self.optimiser.zero_grad(set_to_none=True)
+        # Every process's loss is that of the whole batch, and their gradients are averaged: times their number they
+        # sum up.
+        self.scaler.scale(loss * self.crew.size).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update(self.state.step)
+        return loss.detach()
+
+    def _row(self, losses: list[Tensor], share: float, looked: float | None) -> dict[str, float]:
+        loss = float(torch.stack(losses).mean())
+        if not np.isfinite(loss):
+            raise ModelError(
+                f"the loss of {self.contract.name!r} is {loss} after {self.state.step} steps",
+                "lower the learning rate (rate), or look for values in the chips that are not in their unit",
+            )
+        row = {"step": float(self.state.step), "loss": loss, "rate": self.options.learning_rate(share)}
+        row |= {"seconds": self.state.seconds, "samples": float(self.state.step * self.options.batch)}
+        return row | ({} if looked is None else {"validation": looked})
+
+    def _look(self) -> float | None:
+        """Score the averaged weights on the validation chips when it is time; ends a fit that no longer gets better."""
+        if not self.validation or not (self.state.done or self.state.step % self.options.validate == 0):
+            return None
+        kept = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        self.module.load_state_dict(self.average.tensors)
+        self.module.eval()
+        score = self._score()
+        if self.state.best is None or score < self.state.best:
+            self.state.best, self.state.waited = score, 0
+            self.best = {name: value.clone() for name, value in self.average.tensors.items()}
+        else:
+            self.state.waited += 1
+        self.module.load_state_dict(kept)
+        self.module.train()
+        patience = self.options.patience
+        self.state.done = self.state.done or (patience is not None and self.state.waited >= patience)
+        return score
+
+    def _score(self) -> float:
+        """Mean loss over the validation chips, each at one of its dates, weighted by what is known of them."""
+        sums = 0.0
+        cuts = [
+            still_cut(chip, self.contract, self.options, _dated(chip, number))
+            for number, chip in enumerate(self.validation)
+        ]
+        trained = _Trained(self.module)
+        for first in range(0, len(cuts), self.options.batch):
+            part = cuts[first : first + self.options.batch]
+            inputs = prepared(make_batch(part, self.contract).to(self.device), self.contract)
+            with torch.no_grad(), self.precision.cast():
+                maps = trained(inputs)[:1]
+                sums += len(part) * float(supervised_loss(maps, inputs.truth, self.contract, self.options, Crew()))
+        return sums / len(cuts)
+
+    def _keep(self) -> None:
+        if self.checkpoint is not None and self.crew.rank == 0:
+            self.state.scaler = self.scaler.state_dict()
+            keep(self.checkpoint, self._fingerprint(), self.state, self.optimiser, self.average, self.best)
+        self.crew.wait()
 
 
-def draw_batch(samples: Sequence[Sample], contract: Contract, options: FitOptions, rng: np.random.Generator) -> Batch:
-    """Draw, cut, turn, light and strip samples for one step; every modality is present, some of it masked."""
-    chosen = [_augmented(samples[int(i)], contract, options, rng) for i in rng.integers(0, len(samples), options.batch)]
-    dynamic: dict[str, Masked] = {}
-    static: dict[str, Masked] = {}
-    for modality in contract.modalities:
-        stacked = torch.from_numpy(np.stack([sample.inputs[modality.name] for sample in chosen]))
-        masked = normalise(stacked, modality)
-        values = masked.values.contiguous(memory_format=torch.channels_last)
-        (static if modality.static else dynamic)[modality.name] = Masked(values, masked.valid)
-    evidence = [m for m in contract.modalities if m.evidence]
-    seen = torch.stack([({**dynamic, **static})[m.name].valid[:, 0] for m in evidence]).any(dim=0)
-    weight = torch.from_numpy(np.stack([sample.weight for sample in chosen])) * seen
-    label = torch.from_numpy(np.stack([sample.label for sample in chosen])).float()
-    return Batch(dynamic, static, label, weight)
+def supervised_loss(
+    maps: Sequence[Supervised], truth: Truth, contract: Contract, options: FitOptions, crew: Crew
+) -> Tensor:
+    """Weighted mean of the losses of some maps, each in its own resolution."""
+    total: Tensor | None = None
+    side = truth.label.shape[-1]
+    for number, found in enumerate(maps):
+        factor = (side // 2 if found.middle else side) // found.logit.shape[-1]
+        logit = found.logit.float()
+        part = truth.part(1 if found.target == "edges" else factor, middle=found.middle)
+        if number == 0 and contract.windows is not None and contract.windows.margin:
+            part = replace(part, weight=_inner(part.weight, contract.windows.margin))
+        if found.target == "edges":
+            loss = edge_loss(logit, part, factor, crew.total)
+        else:
+            loss = label_loss(logit, part, gamma=options.gamma, dice=options.dice, total=crew.total)
+        total = found.weight * loss if total is None else total + found.weight * loss
+    if total is None:
+        raise ModelError(f"{contract.architecture} gives no map to train", "return at least one from supervised")
+    return total / sum(found.weight for found in maps)
 
 
 def has_fast_bfloat16() -> bool:
@@ -161,49 +363,38 @@ def has_fast_bfloat16() -> bool:
     return "avx512_bf16" in text or "amx_bf16" in text
 
 
-def _augmented(sample: Sample, contract: Contract, options: FitOptions, rng: np.random.Generator) -> Sample:
-    cut = crop(sample, options.size, rng)
-    turned = dihedral(cut, contract, turns=int(rng.integers(4)), mirror=bool(rng.integers(2)))
-    lit = photometric(turned, contract, options.jitter, rng)
-    shown = choose_subset(contract, rng)
-    missing = np.float32(np.nan)
-    inputs = {name: values if name in shown else np.full_like(values, missing) for name, values in lit.inputs.items()}
-    return Sample(inputs, lit.label, lit.weight, lit.seed)
+def _inner(weight: Tensor, margin: int) -> Tensor:
+    """Weights without those of the edges that a window sees and does not predict."""
+    found = torch.zeros_like(weight)
+    inside = slice(margin, -margin)
+    found[:, inside, inside] = weight[:, inside, inside]
+    return found
 
 
-def _step(
-    module: GlacierModule,
-    batch: Batch,
-    optimiser: torch.optim.Optimizer,
-    *,
-    bfloat16: bool,
-    gamma: float,
-    dice: float,
-) -> float:
-    trainable: Trainable = module  # type: ignore[assignment]
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-        logit = trainable.logits(batch.dynamic, module.encode_static(batch.static))
-    loss = focal_dice(logit.float(), batch.label, batch.weight, gamma=gamma, dice=dice)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    optimiser.step()
-    return float(loss.detach())
+def _shared(truth: Truth, crew: Crew) -> Truth:
+    """The truth, with the labels that any process's samples could have had."""
+    if crew.size == 1:
+        return truth
+    asked = crew.any(truth.asked.any(dim=0))
+    return replace(truth, rows=tuple(asked.nonzero()[:, 0].tolist()))
 
 
-def _keep(path: Path, parts: Mapping[str, object], step: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
-    part = path.with_suffix(".part")
-    torch.save(state | {"step": step}, part)
-    part.replace(path)
+def _dated(chip: Chip, number: int) -> int:
+    """One of a chip's dates whose truth is known, by turns."""
+    known = [date for date, weight in enumerate(chip.weight) if (weight > 0).any()]
+    return known[number % len(known)] if known else number % len(chip.time)
 
 
-def _resume(path: Path | None, parts: Mapping[str, object]) -> int:
-    if path is None or not path.is_file():
-        return 0
-    # weights_only: tensors and numbers, no code; the file is this fit's own and never a model that is handed on.
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])  # type: ignore[attr-defined]
-    return int(state["step"])
+def _wrapped(trained: _Trained, crew: Crew, *, unused: bool) -> nn.Module:
+    if crew.size == 1:
+        return trained
+    if next(trained.parameters()).is_cuda:
+        trained = nn.SyncBatchNorm.convert_sync_batchnorm(trained)  # type: ignore[no-untyped-call]
+    return nn.parallel.DistributedDataParallel(trained, find_unused_parameters=unused)
+
+
+def _last(module: nn.Module, layout: torch.memory_format = torch.channels_last) -> None:
+    """Put images' weights with the channels last, which convolutions on processors and GPUs are faster with."""
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)

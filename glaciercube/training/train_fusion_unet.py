@@ -13,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 
 from glaciercube.models.base import Model
+from glaciercube.models.chips import Chip
 from glaciercube.models.contract import Contract
 from glaciercube.models.fusion_unet import fusion_contract
 from glaciercube.models.registry import build_module, load_model, save_model
 from glaciercube.simulate.scene import SceneOptions
 from glaciercube.training.evaluate import Scores, evaluate, fit_scaling, predict_sample
-from glaciercube.training.fit import FitOptions, fit, has_fast_bfloat16
+from glaciercube.training.fit import FitOptions, fit
 from glaciercube.training.samples import SUBSETS, Sample, draw_pool
 
 __all__ = ["main"]
@@ -104,8 +106,10 @@ def main(
         started = time.monotonic()
         pools = _pools(contract, folder, scenes=scenes, held_out=held_out, size=size, workers=workers)
         drawn = time.monotonic()
-        options = FitOptions(steps=steps, seed=seed, bfloat16=has_fast_bfloat16())
-        module = fit(build_module(contract), contract, pools[0], options, checkpoint=folder / f"fit-{seed}-{steps}.pt")
+        options = FitOptions(steps=steps, seed=seed)
+        chips = [_chip(sample, contract) for sample in pools[0]]
+        checkpoint = folder / f"fit-{seed}-{steps}.safetensors"
+        module = fit(build_module(contract), contract, chips, options, checkpoint=checkpoint)
         fitted = time.monotonic()
         model = _calibrated(Model.from_module(contract, module), pools[1])
         table = evaluate(model, pools[2], SUBSETS)
@@ -128,6 +132,23 @@ def _pools(
         workers=workers,
     )
     return pool[:scenes], pool[scenes : scenes + held_out], pool[scenes + held_out :]
+
+
+def _chip(sample: Sample, contract: Contract) -> Chip:
+    variables = {
+        name: values[None] if not modality.static else values
+        for modality in contract.modalities
+        for name, values in zip(modality.variables, sample.inputs[modality.name], strict=True)
+    }
+    return Chip(
+        variables,
+        sample.label[None].astype(np.uint8),
+        {"other": ("other",), "glacier": ("clean_ice", "debris_covered_ice")},
+        sample.weight[None],
+        np.array(["2020-07-01"], "datetime64[s]"),
+        10.0,
+        str(sample.seed),
+    )
 
 
 def _seeds(first: int, count: int) -> range:

@@ -62,7 +62,7 @@ class HookNet(Segmenter):
         for place in reversed(range(len(self.hooks))):
             # The context's step up has the ground of a pixel of the target's step below.
             found = self.hooks[place](found, _middle(decoded[place + 1]), near[place + 1])
-            sides.append(Supervised(self.squeezed(self.sides[place](found)), 1.0))
+            sides.append(Supervised(self.squeezed(self.sides[place](found)), 1.0, middle=True))
         found = self.head(self.target_up(found, near[0]))
         edge = [(length - inner) // 2 for length, inner in zip(stack.shape[2:], found.shape[2:], strict=True)]
         whole = functional.pad(found, (edge[1], edge[1], edge[0], edge[0]))

@@ -28,11 +28,14 @@ class Supervised(NamedTuple):
         Of its loss.
     target : {"classes", "edges"}
         Whether the truth is the class, or where classes meet.
+    middle : bool
+        Whether it shows the middle half of rows and columns alone.
     """
 
     logit: Tensor
     weight: float
     target: Literal["classes", "edges"] = "classes"
+    middle: bool = False
 
 
 class Segmenter(GlacierModule):
