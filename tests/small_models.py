@@ -41,6 +41,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
         "windows": Windows(64, 64),
     },
     "hed-unet": {"widths": (4, 8, 16)},
+    "front-unet": {"widths": (4, 8, 16)},
     "hooknet": {"widths": (4, 4, 8, 8, 8), "windows": Windows(64, 32, margin=16)},
     "fusion-unet": {"widths": (4, 8)},
     "fusion-unet-time": {

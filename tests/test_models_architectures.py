@@ -173,7 +173,7 @@ def test_every_weight_learns(name: str) -> None:
     assert not still
 
 
-@pytest.mark.parametrize("name", ["glaciernet", "hed-unet", "fusion-unet-time"])
+@pytest.mark.parametrize("name", ["glaciernet", "hed-unet", "front-unet", "fusion-unet-time"])
 def test_nothing_beyond_the_receptive_field_is_seen_and_all_within(name: str) -> None:
     model = small_model(name)
     module, field, stride = model.module.double(), model.contract.receptive_field, model.contract.stride

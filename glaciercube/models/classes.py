@@ -11,7 +11,17 @@ import numpy.typing as npt
 
 from glaciercube.errors import ModelError
 
-__all__ = ["CLASSES", "GLACIER_PROBABILITY", "GROUND", "PRESENCE", "ZONES", "Output", "check_classes", "membership"]
+__all__ = [
+    "CLASSES",
+    "GLACIER_PROBABILITY",
+    "GROUND",
+    "PRESENCE",
+    "SIDES",
+    "ZONES",
+    "Output",
+    "check_classes",
+    "membership",
+]
 
 GLACIER_PROBABILITY = "glacier_probability"
 
@@ -27,6 +37,8 @@ CLASSES: Mapping[str, str] = {
     "ocean": "ocean, with sea ice and ice melange",
     "land": "ground that is neither glacier nor ocean",
     "front": "a line of a few pixels where glacier and ocean meet",
+    "seaward": "what lies before a calving front: ocean, sea ice, and the shores beside them",
+    "inland": "what lies behind a calving front: the glacier, and the ground beside it",
     "unknown": "not shown, such as radar shadow",
 }
 
@@ -34,6 +46,7 @@ CLASSES: Mapping[str, str] = {
 PRESENCE = ("other", "glacier")
 GROUND = ("other", "clean_ice", "debris_covered_ice", "seasonal_snow", "water")
 ZONES = ("ocean", "land", "glacier")
+SIDES = ("seaward", "front", "inland")
 
 # Kinds of ground that a class is first of all, and those that it is also, where a model lacks a label's class.
 _CHIEF: Mapping[str, frozenset[str]] = {

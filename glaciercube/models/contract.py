@@ -46,6 +46,8 @@ VARIABLES: Mapping[str, str] = {
     "velocity": "m/year",
     "profile_curvature": "1/m",
     "ruggedness": "m",
+    # Grey values of one band, stretched by the image's percentiles.
+    "brightness": "1",
 }
 
 

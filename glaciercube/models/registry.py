@@ -49,6 +49,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "icemapper": "glaciercube.models.architectures.icemapper:IceMapper",
     "segformer": "glaciercube.models.architectures.segformer:SegFormer",
     "hed-unet": "glaciercube.models.architectures.hed_unet:HEDUNet",
+    "front-unet": "glaciercube.models.architectures.front_unet:FrontUNet",
     "hooknet": "glaciercube.models.architectures.hooknet:HookNet",
 }
 WEIGHTS, PROGRAM, VECTOR, CARD = "weights.safetensors", "program.pt2", "test_vector.safetensors", "README.md"

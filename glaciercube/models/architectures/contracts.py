@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from glaciercube.errors import ModelError
-from glaciercube.models.architectures.fields import hed_field, segnet_field
-from glaciercube.models.classes import PRESENCE, ZONES, Output
+from glaciercube.models.architectures.fields import front_field, hed_field, segnet_field
+from glaciercube.models.classes import PRESENCE, SIDES, ZONES, Output
 from glaciercube.models.contract import Contract, Modality, Parameter, Reflectance
 from glaciercube.models.reach import TimeContext, Windows
 
@@ -46,6 +46,8 @@ DL4GAM_TERRAIN = Modality(
 )
 #: Hugonnet et al. (2021): 0 where unknown, as DL4GAM has it.
 ELEVATION_CHANGE = Modality("elevation_change", ("elevation_change",), static=True, evidence=False)
+#: Grey values of any band, 0 and 1 at their 2nd and 98th percentiles over the image.
+BRIGHTNESS = Modality("image", ("brightness",), mean=(0.45,), std=(0.27,), clip=(-4.0, 6.0))
 BACKSCATTER = Modality("radar", ("vv_db",), mean=(-12.0,), std=(7.0,), clip=(-4.0, 4.0))
 
 
@@ -62,6 +64,7 @@ class _Kind:
     stride: Callable[[Mapping[str, Parameter]], int] = field(default=lambda _: 1)
     reach: Callable[[Mapping[str, Parameter]], int] = field(default=lambda _: 0)
     classes: tuple[str, ...] = PRESENCE
+    outputs: tuple[Output, ...] = ()
     reflectance: Reflectance | None = "either"
     resolution: tuple[float, float] = (10.0, 30.0)
 
@@ -92,8 +95,8 @@ def architecture_contract(
     classes : tuple of str, optional
         What to tell apart, by name; ``rock_glacier``, or the zones of a calving front, are a matter of these names.
     outputs : tuple of Output, optional
-        Sums of classes; by default the probability of ``glacier``, or, without such a class, of those whose names say
-        that they are of a glacier.
+        Sums of classes; by default those of the architecture, or the probability of ``glacier``, or, without such a
+        class, of those whose names say that they are of a glacier.
     windows : Windows, optional
         Other windows than the published ones, of global architectures only.
     time_context : TimeContext, optional
@@ -133,10 +136,16 @@ def architecture_contract(
         time_context=time_context or kind.time_context,
         resolution=kind.resolution,
         classes=named,
-        outputs=outputs or (Output(classes=_glacier(architecture, named)),),
+        outputs=outputs or _outputs(kind, architecture, named),
         description=kind.description,
         references=kind.references,
     )
+
+
+def _outputs(kind: _Kind, architecture: str, classes: tuple[str, ...]) -> tuple[Output, ...]:
+    if kind.outputs and classes == kind.classes:
+        return kind.outputs
+    return (Output(classes=_glacier(architecture, classes)),)
 
 
 def _glacier(architecture: str, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -261,6 +270,18 @@ _KINDS: Mapping[str, _Kind] = {
         stride=lambda found: 2 ** (len(_tuple(found["widths"])) - 1),
         reach=lambda found: hed_field(len(_tuple(found["widths"]))),
         classes=ZONES,
+        reflectance=None,
+        resolution=_FRONTS,
+    ),
+    "front-unet": _Kind(
+        modalities=(BRIGHTNESS,),
+        parameters={"widths": (24, 48, 96, 144, 160), "dropout": 0.1},
+        description="U-Net for calving fronts in single-band images, with the front's two sides as classes.",
+        references=("https://doi.org/10.3390/rs11010074", "https://doi.org/10.1007/978-3-319-24574-4_28"),
+        stride=lambda found: 2 ** len(_tuple(found["widths"])),
+        reach=lambda found: front_field(len(_tuple(found["widths"]))),
+        classes=SIDES,
+        outputs=(Output("front_probability", ("front",)), Output("inland_probability", ("inland",))),
         reflectance=None,
         resolution=_FRONTS,
     ),

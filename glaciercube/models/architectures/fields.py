@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["hed_field", "segnet_field"]
+__all__ = ["front_field", "hed_field", "segnet_field"]
 
 
 def segnet_field(depths: Sequence[int]) -> int:
@@ -27,6 +27,28 @@ def segnet_field(depths: Sequence[int]) -> int:
         for depth in reversed(depths):  # the cell's pixels, then convolutions
             first, last = 2 * first - depth, 2 * last + 1 + depth
         reach = max(reach, place - first, last - place)
+    return reach
+
+
+def front_field(scales: int) -> int:
+    """Pixels on each side that `FrontUNet` sees.
+
+    Parameters
+    ----------
+    scales : int
+        Number of scales, from half the resolution down.
+    """
+    reach = 0
+    for place in range(2**scales):
+        first = last = place // 2  # four pixels go together
+        for _ in range(scales - 1):  # two convolutions, then the coarser pixel
+            first, last = (first - 2) // 2, (last + 2) // 2
+        for _ in range(scales - 1):  # two convolutions, then the finer pixels
+            first, last = 2 * (first - 2), 2 * (last + 2) + 1
+        first, last = 2 * (first - 2), 2 * (last + 2) + 1
+        # Local means: the cells about the pixel's, enlarged bilinearly, four cells on, all their pixels.
+        first, last = (2 * first - 3) // 8 - 4, (2 * last - 3) // 8 + 1 + 4
+        reach = max(reach, place - 4 * first, 4 * last + 3 - place)
     return reach
 
 
