@@ -13,7 +13,7 @@ import pystac
 import pytest
 import rasterio
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
@@ -21,7 +21,7 @@ from glaciercube.catalog import Scenes, find
 from glaciercube.cube import ComposeOptions, LoadOptions, compose, load, nan_median, schedule
 from glaciercube.cube.north import grid_north
 from glaciercube.cube.passes import Pass
-from glaciercube.cube.terrain import hillshade, terrain_variables
+from glaciercube.cube.terrain import hillshade, terrain_halo, terrain_variables, topographic_position
 from glaciercube.errors import CubeError, ReadError
 from glaciercube.reading.reader import Driver
 from glaciercube.region import Region
@@ -133,7 +133,9 @@ def test_terrain_has_no_seams(scenes: Scenes, world: World) -> None:
         for name, values in wanted.items():
             # Aspects count from true north, here within a fraction of a degree of the grid's.
             exact = 2e-3 if name.startswith("aspect") else 2e-4
-            np.testing.assert_allclose(terrain[name][1:-1, 1:-1], values[1:-1, 1:-1], atol=exact, err_msg=name)
+            # What lies beyond the grid counts for the outermost pixels.
+            inside = (slice(25, -25),) * 2 if name == "topographic_position" else (slice(1, -1),) * 2
+            np.testing.assert_allclose(terrain[name][inside], values[inside], atol=exact, err_msg=name)
     assert elevation.notnull().all()
 
 
@@ -198,6 +200,36 @@ def test_hillshade_faces_the_sun() -> None:
     assert facing == pytest.approx(1.0)
     assert away == 0
     assert hillshade(np.float32(0), 0.0, 0.0, **sun) == pytest.approx(np.sin(np.radians(40)))
+
+
+def test_topographic_position_is_the_deviation_from_the_mean_of_a_kilometre() -> None:
+    rng = np.random.default_rng(3)
+    z = 2000 + 400 * np.cumsum(rng.normal(size=(60, 60)), axis=0)
+    z[11, 20] = np.nan
+    found = topographic_position(z, 50.0)
+    for row, column in ((30, 30), (12, 18), (0, 0), (59, 7)):
+        # 500 m are 10 pixels of 50 m; what is unknown or beyond the array is left out.
+        around = z[max(row - 10, 0) : row + 11, max(column - 10, 0) : column + 11]
+        wanted = (z[row, column] - np.nanmean(around)) / (np.nanstd(around) + 5.0)
+        assert found[row, column] == pytest.approx(wanted, abs=2e-4)
+    assert np.isnan(found[11, 20])
+    assert np.isnan(found).sum() == 1
+    # The same in a range 4 km higher, and level ground has no position.
+    np.testing.assert_allclose(topographic_position(z + 4000, 50.0), found, atol=1e-5)
+    assert not topographic_position(np.full((30, 30), 812.0), 50.0).any()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 40), st.integers(1, 40))
+def test_topographic_position_is_one_bit_for_bit_whatever_the_block(
+    top: int, left: int, height: int, width: int
+) -> None:
+    z = np.random.default_rng(0).normal(6000, 900, (100, 100)).astype(np.float32)
+    whole, halo = topographic_position(z, 50.0), terrain_halo(50.0)
+    rows, columns = slice(top, top + height + 2 * halo), slice(left, left + width + 2 * halo)
+    inside = (slice(halo, halo + height), slice(halo, halo + width))
+    part = topographic_position(z[rows, columns], 50.0)[inside]
+    np.testing.assert_array_equal(part.view(np.uint32), whole[rows, columns][inside].view(np.uint32))
 
 
 def test_missing_elevation_makes_missing_slope() -> None:

@@ -141,8 +141,9 @@ def _search_sensor(
 ) -> list[dict[str, Any]]:
     region, interval = where
     collections = _collections(source, sensor, options)
-    # Interpolation reaches beyond the grid: by pixels of the grid, and by those of 30 m that elevation is stored in.
-    boxes = region.search_boxes(max(8 * region.resolution, 250.0 if sensor.static else 0.0))
+    # Interpolation reaches beyond the grid: by pixels of the grid, and by those of 30 m that elevation is stored in;
+    # and a pixel's topographic position by 500 m, or one pixel.
+    boxes = region.search_boxes(max(9 * region.resolution, 750.0) if sensor.static else 8 * region.resolution)
     scenes: list[Scene] = []
     lost: list[LeftOut] = []
     for collection in collections:

@@ -79,7 +79,7 @@ def load(scenes: Scenes, region: Region, options: LoadOptions | None = None) -> 
         ``/sentinel1`` (time, y, x): linear power ``vv vh``, ``hh hv`` and dB ``vv_db`` and so on, of the
         polarisations that scenes have, with what is known of each pass along time
         (`glaciercube.cube.radar.load_radar`); ``/terrain`` (y, x): ``elevation`` m, ``slope`` degrees, ``aspect_sin``,
-        ``aspect_cos``, ``curvature`` 1/m. float32, NaN where there is no data.
+        ``aspect_cos``, ``curvature`` 1/m, ``topographic_position`` 1. float32, NaN where there is no data.
         ``/layers/<name>``: a layer of the user's own, (time, y, x) or, if it is static, (y, x), in its unit.
         Nothing is read until it is computed; a read that fails raises `ReadError` then.
 

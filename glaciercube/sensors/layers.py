@@ -31,6 +31,7 @@ _BUILT_IN = (Sentinel2(), Sentinel1(), CopernicusDEM())
 # What the cube holds besides sensors' bands.
 _DERIVED: Final = (
     *("aspect_cos", "aspect_sin", "curvature", "dem_flags", "hillshade", "optical_flags", "slope"),
+    "topographic_position",
     *(
         "bnds",
         "coverage",
