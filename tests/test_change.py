@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,16 @@ from shapely.geometry import box
 from glaciercube.change import (
     AreaOptions,
     Calibration,
+    ErrorCorrelation,
+    area_change,
     area_series,
     read_calibrations,
     regional_area,
+    regional_std,
+    scene_correlation,
     write_calibrations,
 )
-from glaciercube.errors import ModelError, OutlineError, StoreError
+from glaciercube.errors import GlaciercubeError, ModelError, OutlineError, StoreError
 
 GRID = GeoBox((60, 80), Affine(10, 0, 500000, 0, -10, 6000000), "EPSG:32645")
 
@@ -125,6 +131,60 @@ def test_regional_area_sums_bounds() -> None:
     assert (total["upper_km2"] > total["area_km2"]).all()
 
 
+def test_glaciers_that_err_apart_make_a_region_surer() -> None:
+    series = area_series(
+        cube().isel(time=[2]),
+        outlines(a=(0, 0, 40, 60), b=(40, 0, 80, 60)),
+        calibration=calibrated(np.linspace(-0.1, 0.1, 99)),
+    )
+    # Of outlines whose errors have nothing to do with each other the squares are summed.
+    half = {one: regional_area(series, correlation=one) for one in (0.0, 0.5, 1.0)}
+    down = series["area_km2"] - series["lower_km2"]
+    for one, total in half.items():
+        by_hand = np.sqrt((1 - one) * (down**2).sum() + one * down.sum() ** 2)
+        np.testing.assert_allclose(total["area_km2"] - total["lower_km2"], by_hand)
+    # A calibration whose glaciers were not of shared scenes does not know, and takes the cautious end.
+    pd.testing.assert_frame_equal(regional_area(series), half[1.0])
+
+
+def test_a_regions_error_is_by_the_distance_of_its_pixels() -> None:
+    whole, halves = outlines(all=(0, 0, 80, 60)), outlines(a=(0, 0, 40, 60), b=(40, 0, 80, 60))
+    correlation = ErrorCorrelation((0.0, 300.0), (0.4, 0.6))
+    one, two = (regional_std(cube(), where, correlation=correlation) for where in (whole, halves))
+    np.testing.assert_allclose(one["std_km2"], two["std_km2"])
+    np.testing.assert_allclose(one["std_km2"], one["independent_std_km2"])
+    assert (two["std_km2"] > 1.05 * two["independent_std_km2"]).all()
+    calibration = replace(calibrated(np.zeros(19)), variogram=((0.0, 0.4), (300.0, 0.6)))
+    each = area_series(cube(), whole, calibration=calibration)
+    np.testing.assert_allclose(each["std_km2"], one["std_km2"])
+    with pytest.raises(ModelError, match="was not measured"):
+        regional_std(cube(), whole)
+
+
+def test_change_is_of_pixels_that_both_times_show() -> None:
+    here = outlines(west=(0, 0, 40, 60))
+    change = area_change(cube(), here, 2020, 2021).iloc[0]
+    assert change["change_km2"] == pytest.approx(-0.12)
+    assert change["rate_km2_per_year"] == pytest.approx(-0.12 / (366 / 365.25))
+    assert np.isnan(change["lower_km2"])
+    calibration = replace(calibrated(np.linspace(-1, 1, 99)), quantity="change")
+    clouded = area_change(
+        cube(), here, "2020-08-01", "2021-08-01", AreaOptions(every="observation"), calibration=calibration
+    ).iloc[0]
+    # A third is hidden the first time: it has no change, and may have any.
+    assert clouded["change_km2"] == pytest.approx(-0.08)
+    assert clouded["coverage"] == pytest.approx(2 / 3)
+    scale = clouded["doubt_km2"] + 0.02 * 0.16  # 95th of 99 scores
+    assert clouded["lower_km2"] == pytest.approx(-0.08 - 45 / 49 * scale - 0.08)
+    assert clouded["upper_km2"] == pytest.approx(-0.08 + 45 / 49 * scale + 0.08)
+    with pytest.raises(StoreError, match="no row of 2019"):
+        area_change(cube(), here, 2019, 2021)
+    with pytest.raises(StoreError, match="earlier and a later"):
+        area_change(cube(), here, 2021, 2020)
+    with pytest.raises(GlaciercubeError, match="nothing of changes"):
+        area_change(cube(), here, 2020, 2021, calibration=calibrated(np.zeros(19)))
+
+
 def test_hidden_ground_widens_the_interval_by_all_of_it() -> None:
     calibration = calibrated(np.zeros(99))
     series = area_series(cube(), outlines(all=(0, 0, 80, 60)), calibration=calibration)
@@ -145,15 +205,62 @@ def test_intervals_hold_as_often_as_they_say() -> None:
     assert 0.9 - 0.01 < np.mean(held) < 0.9 + 2 / 101 + 0.01
 
 
+def test_glaciers_of_one_scene_do_not_count_as_many() -> None:
+    """Coverage for a glacier of a new scene, where a scene has up to 30 glaciers that err alike."""
+    rng = np.random.default_rng(4)
+
+    def draw(scenes: int) -> tuple[list[float], list[int]]:
+        counts = rng.choice([1, 2, 30], scenes)
+        scores = [rng.normal() * (3 if n == 1 else 1) + 0.1 * rng.normal(size=n) for n in counts]
+        return list(np.concatenate(scores)), list(np.repeat(np.arange(scenes), counts))
+
+    held: dict[str, list[bool]] = {"scenes": [], "glaciers": []}
+    for _ in range(60):
+        scores, scenes = draw(60)
+        fresh, of = (np.array(found) for found in draw(40))
+        drawn = np.array([rng.choice(fresh[of == scene]) for scene in np.unique(of)])
+        for name, known in (("scenes", tuple(scenes)), ("glaciers", ())):
+            one = Calibration("m", "h", (), "year", tuple(scores), (0.1,) * len(scores), scenes=known)
+            low, high = one.quantiles(0.9, 0.1)
+            held[name] += list((drawn >= low) & (drawn <= high))
+    # 2400 glaciers, in 60 draws of the calibration.
+    assert 0.89 < np.mean(held["scenes"]) < 0.945
+    assert np.mean(held["glaciers"]) < 0.87  # as if all of them were independent: a tenth of the scenes speaks
+
+
+def test_scenes_of_one_range_weigh_as_one() -> None:
+    scores = (*np.zeros(20), *np.full(200, 5.0))
+    scenes, ranges = tuple(range(220)), (*range(20), *([99] * 200))
+    alone = Calibration("m", "h", (), "year", scores, (0.1,) * 220, scenes=scenes)
+    assert alone.quantiles(0.8, 0.1)[1] == 5
+    grouped = replace(alone, ranges=ranges)
+    assert grouped.quantiles(0.8, 0.1)[1] == 0  # one range of 21 says 5
+    with pytest.raises(ModelError, match="of 21 scenes"):
+        grouped.quantiles(0.95, 0.1)
+    with pytest.raises(GlaciercubeError, match="ranges only beside scenes"):
+        Calibration("m", "h", (), "year", (0.0,), (0.1,), ranges=(1,))
+
+
+def test_the_correlation_of_a_scenes_glaciers_is_found() -> None:
+    rng = np.random.default_rng(5)
+    scenes = np.repeat(np.arange(300), rng.integers(1, 6, 300))
+    for shared in (0.0, 0.6):
+        errors = np.sqrt(shared) * rng.normal(size=300)[scenes] + np.sqrt(1 - shared) * rng.normal(size=scenes.size)
+        assert scene_correlation(errors**3, scenes) == pytest.approx(shared, abs=0.1)  # long tails do no harm
+    assert scene_correlation([0.1, 0.2], [0, 1]) == 1
+
+
 def test_too_few_glaciers_carry_no_interval() -> None:
-    with pytest.raises(ModelError, match=r"10 calibration glaciers .* on at least 19"):
+    with pytest.raises(ModelError, match=r"10 calibration glaciers .* on at least 19 such"):
         calibrated(np.zeros(10)).quantiles(0.9, 0.6)
     calibrated(np.zeros(19)).quantiles(0.9, 0.6)
 
 
 def test_calibrations_survive_json(tmp_path: Path) -> None:
     one = Calibration("m", "h", ("optical", "radar"), "year", (0.1, 0.25), (0.5, 0.75), "made up")
-    assert read_calibrations(write_calibrations([one], tmp_path / "c.json")) == [one]
+    more = replace(one, quantity="change", scenes=(1, 1), correlation=0.3, variogram=((0.0, 0.5), (-1.0, 0.1)))
+    assert read_calibrations(write_calibrations([one, more], tmp_path / "c.json")) == [one, more]
+    assert more.pixel_correlation == ErrorCorrelation((0.0, math.inf), (0.5, 0.1))
     (tmp_path / "c.json").write_text("[{}]")
     with pytest.raises(ModelError, match="not a file of calibrations"):
         read_calibrations(tmp_path / "c.json")

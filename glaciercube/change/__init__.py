@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from glaciercube.change.area import AreaOptions, area_series, clear_maps, regional_area
+from glaciercube.change.area import AreaOptions, area_series, clear_maps
 from glaciercube.change.conformal import (
     Calibration,
     error_scale,
     find_calibration,
     read_calibrations,
+    scene_correlation,
     write_calibrations,
 )
+from glaciercube.change.correlation import ErrorCorrelation, area_std, fit_correlation
+from glaciercube.change.difference import area_change
+from glaciercube.change.regional import regional_area, regional_std
 
 __all__ = [
     "AreaOptions",
     "Calibration",
+    "ErrorCorrelation",
+    "area_change",
     "area_series",
+    "area_std",
     "clear_maps",
     "error_scale",
     "find_calibration",
+    "fit_correlation",
     "read_calibrations",
     "regional_area",
+    "regional_std",
+    "scene_correlation",
     "write_calibrations",
 ]

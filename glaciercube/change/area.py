@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 
-from glaciercube.change.conformal import Calibration, find_calibration
-from glaciercube.cube import MaskOptions, nan_median
-from glaciercube.errors import OutlineError, StoreError, require
-from glaciercube.inference import QUALITY_BITS
+from glaciercube.change.conformal import Calibration, Quantity, find_calibration
+from glaciercube.change.correlation import ErrorCorrelation, area_std
+from glaciercube.change.maps import AreaOptions, clear_maps, grid_of, mask_of, window_of
+from glaciercube.cube import MaskOptions
+from glaciercube.errors import OutlineError
 from glaciercube.region import read_outlines
 from glaciercube.store import UNFINISHED, open_store, provenance_of
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["COLUMNS", "AreaOptions", "area_series", "clear_maps", "regional_area"]
+__all__ = ["COLUMNS", "AreaOptions", "area_series", "calibration_of", "clear_maps", "open_cube", "outlines_on"]
 
 COLUMNS = (
     "outline",
@@ -35,44 +34,13 @@ COLUMNS = (
     "expected_area_km2",
     "lower_km2",
     "upper_km2",
+    "std_km2",
     "doubt_km2",
     "coverage",
     "in_grid",
     "outline_area_km2",
     "dates",
 )
-
-# Dates held in memory at a time.
-_BATCH = 16
-
-
-@dataclass(frozen=True)
-class AreaOptions:
-    """How areas are read from a store.
-
-    Attributes
-    ----------
-    every : str
-        ``"observation"``: each row of the store. ``"year"``: per pixel the median of the calendar year's clear
-        probabilities; a window belongs to the year of its middle.
-    threshold : float
-        Probability above which a pixel counts as ice in ``area_km2``.
-    hidden_by : tuple of str
-        Flags of `quality` under which a pixel does not count as seen.
-    level : float
-        Coverage of the interval.
-    """
-
-    every: Literal["observation", "year"] = "observation"
-    threshold: float = 0.5
-    hidden_by: tuple[str, ...] = ("cloud", "cloud_shadow")
-    level: float = 0.9
-
-    def __post_init__(self) -> None:
-        known = ("observation", "year")
-        require(self.every in known, f"areas cannot be read every {self.every!r}", f"choose {' or '.join(known)}")
-        unknown = [name for name in self.hidden_by if name not in QUALITY_BITS]
-        require(not unknown, f"unknown quality flag {unknown}", f"choose among {', '.join(QUALITY_BITS)}")
 
 
 def area_series(
@@ -102,9 +70,10 @@ def area_series(
     DataFrame
         Per outline and time: ``area_km2`` (clear pixels above the threshold), ``expected_area_km2`` (sum of
         probability over clear pixels), ``lower_km2`` and ``upper_km2`` (interval of ``area_km2``, NaN without a
-        calibration), ``doubt_km2`` (sum over clear pixels of the smaller of p and 1 - p), ``coverage`` (share of the
-        outline that clear pixels show), ``in_grid`` (share that the grid covers), ``outline_area_km2``, ``dates``
-        (rows that went in). Pixels count by their centre.
+        calibration), ``std_km2`` (standard deviation of the error of ``expected_area_km2``, of correlated pixels; NaN
+        where the correlation was not measured), ``doubt_km2`` (sum over clear pixels of the smaller of p and 1 - p),
+        ``coverage`` (share of the outline that clear pixels show), ``in_grid`` (share that the grid covers),
+        ``outline_area_km2``, ``dates`` (rows that went in). Pixels count by their centre.
 
     Raises
     ------
@@ -115,57 +84,66 @@ def area_series(
     """
     if not isinstance(options, AreaOptions):
         options = AreaOptions(every=options or "observation")  # type: ignore[arg-type]
-    cube = store if isinstance(store, xr.Dataset) else open_store(store)
-    geobox = _geobox(cube)
+    cube = open_cube(store)
+    geobox, frame = outlines_on(cube, outlines)
+    calibration = calibration or calibration_of(cube, geobox, options)
+    correlation = calibration.pixel_correlation if calibration else None
+    rows = [
+        row
+        for index in range(len(frame))
+        for row in _one_outline(cube, geobox, frame.iloc[index], options, correlation)
+    ]
+    series = pd.DataFrame(rows).sort_values(["outline", "time"], ignore_index=True)
+    unfinished = provenance_of(cube).get(UNFINISHED)
+    if unfinished:
+        text = f"{unfinished}: areas are of both, without an interval; `glaciercube run` finishes it"
+        warnings.warn(text, UserWarning, stacklevel=2)
+    if calibration is None or unfinished:
+        return series.assign(lower_km2=np.nan, upper_km2=np.nan, std_km2=np.nan)[list(COLUMNS)]
+    found = calibration.interval(series, options.level)[list(COLUMNS)]
+    found.attrs["scene_correlation"] = calibration.correlation
+    return found
+
+
+def open_cube(store: str | Path | xr.Dataset) -> xr.Dataset:
+    """A store's dataset, or the dataset that was given."""
+    return store if isinstance(store, xr.Dataset) else open_store(store)
+
+
+def outlines_on(cube: xr.Dataset, outlines: str | Path | gpd.GeoDataFrame) -> tuple[GeoBox, gpd.GeoDataFrame]:
+    """A cube's grid, and the outlines that meet it, in its CRS.
+
+    Raises
+    ------
+    OutlineError
+        If none does.
+    """
+    geobox = grid_of(cube)
     frame = read_outlines(outlines).to_crs(str(geobox.crs))
-    rows = [row for index in range(len(frame)) for row in _one_outline(cube, geobox, frame.iloc[index], options)]
-    if not rows:
+    windows = [window_of(geometry, geobox) for geometry in frame.geometry]
+    met = [
+        window is not None and bool(mask_of(geometry, geobox[window]).any())
+        for geometry, window in zip(frame.geometry, windows, strict=True)
+    ]
+    if not any(met):
         name = str(cube.attrs.get("region", "the store"))
         raise OutlineError(
             f"none of the {len(frame)} outlines meets the grid of {name} "
             f"({', '.join(f'{v:.0f}' for v in geobox.boundingbox)} in {geobox.crs})",
             "give outlines of that place, or check their CRS",
         )
-    series = pd.DataFrame(rows).sort_values(["outline", "time"], ignore_index=True)
-    unfinished = provenance_of(cube).get(UNFINISHED)
-    if unfinished:
-        text = f"{unfinished}: areas are of both, without an interval; `glaciercube run` finishes it"
-        warnings.warn(text, UserWarning, stacklevel=2)
-    calibration = calibration or _calibration_of(cube, geobox, options)
-    if calibration is None or unfinished:
-        return series.assign(lower_km2=np.nan, upper_km2=np.nan)[list(COLUMNS)]
-    return calibration.interval(series, options.level)[list(COLUMNS)]
+    return geobox, frame[met]
 
 
-def regional_area(series: pd.DataFrame) -> pd.DataFrame:
-    """Sum an area series over its outlines.
-
-    Bounds are summed too, as if all outlines erred together: errors within a scene are not independent, and this is
-    the cautious end.
-
-    Parameters
-    ----------
-    series : DataFrame
-        From `area_series`.
-
-    Returns
-    -------
-    DataFrame
-        Per time: ``area_km2``, ``expected_area_km2``, ``lower_km2``, ``upper_km2``, ``outline_area_km2`` (sums) and
-        ``coverage`` (share of all outlines' area).
-    """
-    sums = ["area_km2", "expected_area_km2", "lower_km2", "upper_km2", "outline_area_km2"]
-    seen = series.assign(seen=series["coverage"] * series["outline_area_km2"])
-    total = seen.groupby("time")[[*sums, "seen"]].sum(min_count=1).reset_index()
-    return total.assign(coverage=total["seen"] / total["outline_area_km2"]).drop(columns="seen")
-
-
-def _calibration_of(cube: xr.Dataset, geobox: GeoBox, options: AreaOptions) -> Calibration | None:
+def calibration_of(
+    cube: xr.Dataset, geobox: GeoBox, options: AreaOptions, quantity: Quantity = "area"
+) -> Calibration | None:
+    """The calibration that comes with the package for a cube's model and inputs, where all is as it was measured."""
     made = provenance_of(cube)
     if not {"model_hash", "modalities", "compose"} <= set(made) or made["compose"] != "observation":
         return None
     plain = AreaOptions(every=options.every, level=options.level)
-    found = find_calibration(made["model_hash"], made["modalities"], options.every)
+    found = find_calibration(made["model_hash"], made["modalities"], options.every, quantity)
     if found is None or options != plain:
         return None
     low, high = found.resolution
@@ -176,20 +154,14 @@ def _calibration_of(cube: xr.Dataset, geobox: GeoBox, options: AreaOptions) -> C
     return found if same and low <= abs(geobox.resolution.x) <= high else None
 
 
-def _geobox(cube: xr.Dataset) -> GeoBox:
-    geobox = cube["glacier_probability"].odc.geobox if "glacier_probability" in cube else None
-    if not isinstance(geobox, GeoBox) or geobox.crs is None:
-        raise StoreError("the cube has no glacier_probability with a CRS", "give a store that glaciercube wrote")
-    return geobox
-
-
-def _one_outline(cube: xr.Dataset, geobox: GeoBox, outline: Any, options: AreaOptions) -> Iterator[dict[str, Any]]:
-    window = _window(outline.geometry, geobox)
+def _one_outline(
+    cube: xr.Dataset, geobox: GeoBox, outline: Any, options: AreaOptions, correlation: ErrorCorrelation | None
+) -> Iterator[dict[str, Any]]:
+    window = window_of(outline.geometry, geobox)
     if window is None:
         return
-    inside = _mask(outline.geometry, geobox[window])
-    if not inside.any():
-        return
+    inside = mask_of(outline.geometry, geobox[window])
+    side = abs(geobox.resolution.x)
     pixel = abs(geobox.resolution.x * geobox.resolution.y) / 1e6
     full = outline.geometry.area / 1e6
     here = cube[["glacier_probability", "quality"]].isel(y=window[0], x=window[1])
@@ -201,6 +173,7 @@ def _one_outline(cube: xr.Dataset, geobox: GeoBox, outline: Any, options: AreaOp
             "time": time,
             "area_km2": float((probability > options.threshold).sum() * pixel),
             "expected_area_km2": float(np.nansum(probability) * pixel),
+            "std_km2": np.nan if correlation is None else area_std(found, side, correlation, inside),
             "doubt_km2": float(np.nansum(np.minimum(probability, 1 - probability)) * pixel),
             # Pixels count by their centre, so that a small outline may seem a little more than seen.
             "coverage": min(float(clear.sum() * pixel / full), 1.0),
@@ -208,68 +181,3 @@ def _one_outline(cube: xr.Dataset, geobox: GeoBox, outline: Any, options: AreaOp
             "outline_area_km2": full,
             "dates": dates,
         }
-
-
-def clear_maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Timestamp, npt.NDArray[np.float64], int]]:
-    """Probability as areas see it: NaN where no clear pixel shows the ground.
-
-    Parameters
-    ----------
-    here : Dataset
-        With ``glacier_probability`` and ``quality`` (time, y, x).
-    options : AreaOptions
-        Dates or years, and which flags hide a pixel.
-
-    Yields
-    ------
-    time : Timestamp
-        Of the row, or the first of January of the year.
-    probability : (y, x) float64
-        0 to 1, NaN where hidden or missing.
-    dates : int
-        Rows that went in.
-    """
-    times = pd.DatetimeIndex(here["time"].to_numpy())
-    if options.every == "observation":
-        for start in range(0, len(times), _BATCH):
-            part = slice(start, start + _BATCH)
-            for time, clear in zip(times[part], _clear(here.isel(time=part), options), strict=True):
-                yield time, clear, 1
-        return
-    years = _years(here)
-    for year in sorted(set(years)):
-        index = np.flatnonzero(years == year)
-        yield pd.Timestamp(int(year), 1, 1), nan_median(_clear(here.isel(time=index), options), axis=0), len(index)
-
-
-def _years(here: xr.Dataset) -> npt.NDArray[np.int64]:
-    """Calendar year of each row; of a window, that of its middle."""
-    times = here["time"].to_numpy()
-    if "time_bnds" in here.coords:
-        bounds = here["time_bnds"].to_numpy()
-        times = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) / 2
-    return pd.DatetimeIndex(times).year.to_numpy().astype(np.int64)
-
-
-def _clear(part: xr.Dataset, options: AreaOptions) -> npt.NDArray[np.float64]:
-    loaded = part.compute()
-    bits = sum(QUALITY_BITS[name] for name in options.hidden_by)
-    hidden = (loaded["quality"].to_numpy() & np.uint8(bits)) > 0
-    return np.where(hidden, np.nan, loaded["glacier_probability"].to_numpy())
-
-
-def _window(geometry: Any, geobox: GeoBox) -> tuple[slice, slice] | None:
-    left, bottom, right, top = geometry.bounds
-    inverse = ~geobox.affine
-    columns, rows = zip(*(inverse @ corner for corner in ((left, top), (right, bottom))), strict=True)
-    height, width = geobox.shape
-    x = slice(max(int(np.floor(min(columns))), 0), min(int(np.ceil(max(columns))), width))
-    y = slice(max(int(np.floor(min(rows))), 0), min(int(np.ceil(max(rows))), height))
-    return (y, x) if y.start < y.stop and x.start < x.stop else None
-
-
-def _mask(geometry: Any, geobox: GeoBox) -> npt.NDArray[np.bool_]:
-    from rasterio.features import geometry_mask
-
-    mask: npt.NDArray[np.bool_] = geometry_mask([geometry], geobox.shape, geobox.affine, invert=True)
-    return mask

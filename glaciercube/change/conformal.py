@@ -1,9 +1,13 @@
-"""Area intervals by split-conformal calibration: what simulated glaciers of known area say of the error.
+"""Intervals of areas and of their changes: what glaciers of known area say of the error (split-conformal calibration).
 
-Pixels are never taken as independent. The unit is the glacier: on each of many simulated glaciers, one per simulated
-place, the error of the area is measured, and its empirical quantiles, corrected for their finite number
-(Vovk et al. 2005; Lei et al. 2018, JASA 113:1094), are the interval of a new glacier, if it is exchangeable with
-those: real glaciers are so only as far as the simulation resembles them.
+Pixels are never taken as independent, and neither are glaciers of one scene. The unit is the glacier, drawn from a
+scene that is new: on each of many calibration glaciers the error is measured; in a scene of n glaciers each weighs
+1 / n, in a range of several scenes each scene the same, and one more range, of infinite error, stands for the one to
+come. The weighted quantiles are the interval of a new glacier of a new range, if ranges are exchangeable with one
+another (hierarchical conformal prediction: Lee, Barber and Willett 2023, arXiv:2306.06342; Dunn, Wasserman and Ramdas
+2023, JASA 118:2491; with one glacier per scene it is that of Vovk et al. 2005 and Lei et al. 2018, JASA 113:1094): real
+glaciers are so only as far as the simulation resembles them. The simulated world draws every scene from mountains of
+its own, so that there a scene is a range.
 """
 
 from __future__ import annotations
@@ -11,24 +15,39 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from glaciercube.change.correlation import ErrorCorrelation
 from glaciercube.errors import ModelError, require
 
-__all__ = ["Calibration", "error_scale", "find_calibration", "read_calibrations", "write_calibrations"]
+__all__ = [
+    "Calibration",
+    "Quantity",
+    "error_scale",
+    "find_calibration",
+    "read_calibrations",
+    "scene_correlation",
+    "write_calibrations",
+]
+
+Quantity: TypeAlias = Literal["area", "change"]
 
 SHIPPED = "calibrations.json"
 
 # Glaciers are compared with those of which a like share of the outline was called ice, below, between and above these
 # (Mondrian conformal prediction; Vovk et al. 2005, chapter 4.5): half-missed glaciers say nothing of nearly full ones.
 SHARE_EDGES = (0.5, 0.8)
+
+# Sums of weights are compared with a level to this.
+_ROUNDING = 1e-9
 
 # Share of the clear area that counts as doubtful whatever the model says: a model that is sure may still be wrong.
 LEAST_DOUBT = 0.02
@@ -55,9 +74,12 @@ def error_scale(doubt: Any, clear: Any) -> Any:
     return doubt + LEAST_DOUBT * clear
 
 
+_ALWAYS = ("model", "model_hash", "modalities", "every", "scores", "shares")
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """Errors of area on calibration glaciers.
+    """Errors of area, or of its change, on calibration glaciers.
 
     Attributes
     ----------
@@ -68,15 +90,26 @@ class Calibration:
     every : str
         ``"observation"`` or ``"year"``: which areas.
     scores : tuple of float
-        One per glacier: (true - estimated area) / `error_scale`, dimensionless.
+        One per glacier: (true - estimated area) / `error_scale`, dimensionless. Of a change: the same of the difference
+        of two areas, which is not the difference of two errors' bounds.
     shares : tuple of float
-        One per glacier: share of the outline's clear area that was called ice.
+        One per glacier: share of the outline's clear area that was called ice; of a change, at the first time.
     source : str
         How they came about.
     reflectance : str
         Level of the optical data: ``"surface"`` or ``"toa"``.
     resolution : (float, float)
         Pixel sizes, in metres, of the calibration places.
+    scenes, ranges : tuple of int
+        One per glacier: which scene it is of, and which mountain range; glaciers of one scene are not independent.
+        Without scenes each glacier is one; without ranges each scene is one.
+    quantity : {"area", "change"}
+        What the errors are of.
+    correlation : float
+        Of the errors of two glaciers of one scene, 0 to 1; 1 where it was not measured.
+    variogram : tuple of (range, sill)
+        Ranges in metres and sills of the errors of pixels (`glaciercube.change.correlation.ErrorCorrelation`); empty
+        where they were not measured. A range of -1 stands for infinity, which JSON has not.
     """
 
     model: str
@@ -88,6 +121,11 @@ class Calibration:
     source: str = ""
     reflectance: str = "surface"
     resolution: tuple[float, float] = (10.0, 30.0)
+    scenes: tuple[int, ...] = ()
+    ranges: tuple[int, ...] = ()
+    quantity: Quantity = "area"
+    correlation: float = 1.0
+    variogram: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         require(
@@ -95,6 +133,21 @@ class Calibration:
             f"{len(self.scores)} scores and {len(self.shares)} shares",
             "give one of each per glacier",
         )
+        count = len(self.scores)
+        fine = len(self.scenes) in (0, count) and len(self.ranges) in (0, count) and (self.scenes or not self.ranges)
+        require(
+            bool(fine),
+            f"{count} scores, {len(self.scenes)} scenes and {len(self.ranges)} ranges",
+            "give a scene per glacier or none, and ranges only beside scenes",
+        )
+
+    @property
+    def pixel_correlation(self) -> ErrorCorrelation | None:
+        """Correlation of the errors of pixels; None where it was not measured."""
+        if not self.variogram:
+            return None
+        ranges, sills = zip(*self.variogram, strict=True)
+        return ErrorCorrelation(tuple(math.inf if r < 0 else r for r in ranges), tuple(sills))
 
     def quantiles(self, level: float, share: float) -> tuple[float, float]:
         """Lower and upper score of an interval that holds with probability ``level`` or more.
@@ -112,16 +165,34 @@ class Calibration:
             If there are too few such glaciers for that level.
         """
         alike = np.digitize(self.shares, SHARE_EDGES) == np.digitize(share, SHARE_EDGES)
-        ordered = np.sort(np.asarray(self.scores)[alike])
-        n = ordered.size
+        scores = np.asarray(self.scores, np.float64)[alike]
+        weights, groups = self._weights(alike)
         # Rounded, since 1 - 0.9 is not quite 0.1.
-        rank = math.ceil(round((n + 1) * (1 + level) / 2, 9))
-        if rank > n:
+        wanted = round((1 + level) / 2, 9)
+        order = np.argsort(scores, kind="stable")
+        rising, falling = weights[order].cumsum(), weights[order][::-1].cumsum()
+        if not scores.size or rising[-1] < wanted - _ROUNDING:
+            least = math.ceil(round(2 / (1 - level), 9)) - 1
             raise ModelError(
-                f"{n} calibration glaciers do not carry a {level:.0%} interval",
-                f"calibrate on at least {math.ceil(round(2 / (1 - level), 9)) - 1}, or ask for a lower level",
+                f"{scores.size} calibration glaciers of {groups} scenes do not carry a {level:.0%} interval",
+                f"calibrate on at least {least} such scenes, or ask for a lower level",
             )
-        return float(ordered[n - rank]), float(ordered[rank - 1])
+        high = scores[order][np.searchsorted(rising, wanted - _ROUNDING)]
+        low = scores[order][::-1][np.searchsorted(falling, wanted - _ROUNDING)]
+        return float(low), float(high)
+
+    def _weights(self, alike: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], int]:
+        """Weight of each of some glaciers, whose sum leaves one range's for the glacier to come; number of ranges."""
+        count = int(alike.sum())
+        scene = np.asarray(self.scenes)[alike] if self.scenes else np.arange(count)
+        range_ = np.asarray(self.ranges)[alike] if self.ranges else scene
+        pairs, of_scene = np.unique(np.stack([range_, scene]), axis=1, return_inverse=True)
+        of_scene = of_scene.ravel()
+        names, of_range = np.unique(pairs[0], return_inverse=True)
+        per_scene = np.bincount(of_scene, minlength=pairs.shape[1])
+        per_range = np.bincount(of_range.ravel(), minlength=len(names))
+        weights = 1.0 / (per_scene * per_range[of_range.ravel()])[of_scene] if count else np.empty(0)
+        return weights / (len(names) + 1), len(names)
 
     def interval(self, series: pd.DataFrame, level: float = 0.9) -> pd.DataFrame:
         """Add ``lower_km2`` and ``upper_km2`` to an area series.
@@ -152,6 +223,32 @@ class Calibration:
             lower_km2=np.minimum(lower, series["area_km2"]), upper_km2=np.maximum(upper, series["area_km2"])
         )
 
+    def change_interval(self, table: pd.DataFrame, level: float = 0.9) -> pd.DataFrame:
+        """Add ``lower_km2`` and ``upper_km2`` to changes of area, as `interval` does to areas.
+
+        Parameters
+        ----------
+        table : DataFrame
+            As of `glaciercube.change.difference.area_change`.
+        level : float
+            Coverage.
+
+        Raises
+        ------
+        ModelError
+            If there are too few calibration glaciers for that level.
+        """
+        clear = table["coverage"] * table["outline_area_km2"]
+        hidden = (table["outline_area_km2"] * table["in_grid"] - clear).clip(lower=0)
+        share = (table["first_area_km2"] / clear).fillna(0.0)
+        low, high = np.array([self.quantiles(level, one) for one in share]).T
+        scale = error_scale(table["doubt_km2"], clear)
+        # Ice cannot change by more than all of the clear ground.
+        lower = np.maximum(table["change_km2"] + low * scale, -clear) - hidden
+        upper = np.minimum(table["change_km2"] + high * scale, clear) + hidden
+        change = table["change_km2"]
+        return table.assign(lower_km2=np.minimum(lower, change), upper_km2=np.maximum(upper, change))
+
 
 def read_calibrations(path: str | Path | None = None) -> list[Calibration]:
     """Read calibrations from a file, or those that come with the package.
@@ -172,22 +269,66 @@ def read_calibrations(path: str | Path | None = None) -> list[Calibration]:
 
 
 def write_calibrations(calibrations: Iterable[Calibration], path: str | Path) -> Path:
-    """Write calibrations as JSON."""
-    content = [
-        {**asdict(one), **{name: [round(value, 5) for value in getattr(one, name)] for name in ("scores", "shares")}}
-        for one in calibrations
-    ]
+    """Write calibrations as JSON, one a line."""
+    lines = []
+    for one in calibrations:
+        content = asdict(one)
+        # What is as usual is left out.
+        usual = {f.name: f.default for f in fields(one) if f.name not in _ALWAYS}
+        content = {name: value for name, value in content.items() if name in _ALWAYS or value != usual[name]}
+        content |= {name: [round(value, 4) for value in content[name]] for name in ("scores", "shares")}
+        lines.append(json.dumps(content, separators=(",", ":")))
     path = Path(path)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
     return path
 
 
 def find_calibration(
-    model_hash: str, modalities: Iterable[str], every: str, *, path: str | Path | None = None
+    model_hash: str,
+    modalities: Iterable[str],
+    every: str,
+    quantity: Quantity = "area",
+    *,
+    path: str | Path | None = None,
 ) -> Calibration | None:
-    """The calibration made for a model, its inputs and kind of area; None if there is none."""
-    wanted = (model_hash, tuple(sorted(modalities)), every)
-    return next((one for one in read_calibrations(path) if (one.model_hash, one.modalities, one.every) == wanted), None)
+    """The calibration made for a model, its inputs and kind of area, or of change; None if there is none."""
+    wanted = (model_hash, tuple(sorted(modalities)), every, quantity)
+    known = read_calibrations(path)
+    return next((one for one in known if (one.model_hash, one.modalities, one.every, one.quantity) == wanted), None)
+
+
+def scene_correlation(scores: npt.ArrayLike, scenes: npt.ArrayLike) -> float:
+    """Correlation of the errors of two glaciers of one scene.
+
+    That of their normal scores (ranks put on a normal distribution, since errors have long tails), by the intraclass
+    correlation of one-way analysis of variance, with scenes of different size (Donner 1986, Int. Stat. Rev. 54:67).
+
+    Parameters
+    ----------
+    scores : (glacier,) float
+        Errors.
+    scenes : (glacier,) int
+        Which scene each is of.
+
+    Returns
+    -------
+    float
+        0 to 1; 1 where no scene has two glaciers.
+    """
+    from scipy.stats import norm, rankdata
+
+    values, _, inverse = np.asarray(scores, np.float64), *np.unique(scenes, return_inverse=True)
+    counts = np.bincount(inverse)
+    n, k = values.size, counts.size
+    if n <= k or k < 2:
+        return 1.0
+    values = norm.ppf(rankdata(values) / (n + 1))
+    means = np.bincount(inverse, values) / counts
+    between = float((counts * (means - values.mean()) ** 2).sum()) / (k - 1)
+    within = float(((values - means[inverse]) ** 2).sum()) / (n - k)
+    size = (n - float((counts**2).sum()) / n) / (k - 1)
+    total = between + (size - 1) * within
+    return float(np.clip((between - within) / total, 0.0, 1.0)) if total > 0 else 1.0
 
 
 @cache
@@ -197,7 +338,8 @@ def _shipped() -> tuple[Calibration, ...]:
 
 
 def _parse(text: str) -> list[Calibration]:
-    def tuples(one: dict[str, Any]) -> Any:
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()}
+    return [Calibration(**{key: _tuples(value) for key, value in one.items()}) for one in json.loads(text)]
 
-    return [Calibration(**tuples(one)) for one in json.loads(text)]
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
