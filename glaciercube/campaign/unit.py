@@ -18,7 +18,7 @@ from glaciercube.catalog import Scenes
 from glaciercube.cube import ComposeOptions, LoadOptions, Row, compose, load
 from glaciercube.cube.coverage import with_coverage
 from glaciercube.cube.speckle import EDGE_WIDTH
-from glaciercube.cube.terrain import TERRAIN_HALO
+from glaciercube.cube.terrain import terrain_halo
 from glaciercube.inference import block_window
 from glaciercube.inference.window import Window
 from glaciercube.region import Cut, Region
@@ -201,7 +201,7 @@ def radar_spans(plan: Plan, frame: Frame) -> tuple[slice, slice]:
 def _halos(plan: Plan) -> tuple[int, ...]:
     """Pixels beyond the window that its pixels are made from: each is taken around whole cells of the one before."""
     # Elevation in another CRS is read on a lattice that begins one halo before the grid's.
-    halos = [TERRAIN_HALO + 1 if "dem" in plan.scenes.sensors else 0]
+    halos = [2 * terrain_halo(plan.region.resolution) if "dem" in plan.scenes.sensors else 0]
     if "sentinel-2" in plan.scenes.sensors:
         halos[0] = max(halos[0], int(plan.compose.mask.dilate / plan.region.resolution + 1e-6))
     if "sentinel-1" in plan.scenes.sensors:
