@@ -59,6 +59,7 @@ def test_areas_and_overlap_of_each_glacier_by_hand() -> None:
     p[5:25, 25] = 0.6  # a column beside the larger one
     p[10:15, 45:55] = 0.2  # the upper half of the smaller one
     table = glacier_table([case_of(p, truth, glaciers=numbers)], margin=20.0).set_index("glacier")
+    assert list(table.index) == ["1", "2"]
     pixel = 0.02**2
     assert list(table["area_km2"]) == pytest.approx([400 * pixel, 100 * pixel])
     assert list(table["expected_km2"]) == pytest.approx([(360 + 12) * pixel, (45 + 10) * pixel])
@@ -85,7 +86,7 @@ def test_size_classes_average_the_images_of_a_glacier_first() -> None:
     assert groups["0.1-0.2 km2"].glaciers == 2
     assert groups["5-10 km2"].glaciers == 0
     assert math.isnan(groups["5-10 km2"].iou)
-    assert [g.glacier for g in each_glacier(glacier_table(cases))] == [1, 2]
+    assert [g.glacier for g in each_glacier(glacier_table(cases))] == ["1", "2"]
 
 
 def test_glaciers_that_are_hidden_are_counted_and_in_no_class() -> None:

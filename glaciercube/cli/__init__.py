@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from glaciercube.cli.base import main
 from glaciercube.cli.campaigns import explain, failed, run, update
+from glaciercube.cli.evaluate import evaluate
 from glaciercube.cli.keep import tidy
 from glaciercube.cli.look import area, demo, find, models
 
-__all__ = ["area", "demo", "explain", "failed", "find", "main", "models", "run", "tidy", "update"]
+__all__ = ["area", "demo", "evaluate", "explain", "failed", "find", "main", "models", "run", "tidy", "update"]

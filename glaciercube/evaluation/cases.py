@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +59,8 @@ class Case:
         Debris-covered ice; None where the labels do not tell it from other ground.
     classes : ClassCounts or None
         Of the counted pixels; None where the model's classes cannot be set against the labels.
+    names : mapping of int to str
+        Of glaciers by number, where they have any.
     """
 
     name: str
@@ -70,7 +73,8 @@ class Case:
     place: str = ""
     glaciers: npt.NDArray[np.int32] | None = None
     debris: BoolArray | None = None
-    classes: ClassCounts | None = field(default=None)
+    classes: ClassCounts | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         layers = [self.truth, self.known, self.counted, self.glaciers, self.debris]

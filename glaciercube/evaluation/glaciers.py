@@ -69,8 +69,10 @@ class Glacier:
     ----------
     name : str
         Chip or store.
-    glacier, images : int
-        Its number there, and images of it.
+    glacier : str
+        Its name or number there.
+    images : int
+        Images of it.
     area_km2 : float
         Its true area.
     iou, f1, precision, recall, error, bias, mapped_bias : float
@@ -82,7 +84,7 @@ class Glacier:
     """
 
     name: str
-    glacier: int
+    glacier: str
     images: int
     area_km2: float
     iou: float
@@ -193,7 +195,7 @@ def each_glacier(table: pd.DataFrame) -> tuple[Glacier, ...]:
     rows = _per_glacier(table).sort_values("area_km2", ascending=False).reset_index()
     found = []
     for row in rows.to_dict("records"):
-        name, number, images = str(row["name"]), int(row["glacier"]), int(row["images"])
+        name, number, images = str(row["name"]), str(row["glacier"]), int(row["images"])
         scores: dict[str, Any] = {key: float(row[key]) for key in _SCORES}
         found.append(Glacier(name, number, images, cut=bool(row["cut"]), **scores))
     return tuple(found)
@@ -218,6 +220,7 @@ def hidden_glaciers(table: pd.DataFrame) -> int:
 
 def _rows(case: Case, threshold: float, margin: float) -> Iterator[dict[str, Any]]:
     zones = glacier_zones(case, margin)
+    own = np.where(case.truth | (False if case.glaciers is None else case.glaciers > 0), zones, 0)
     pixel = case.resolution**2 / 1e6
     said = case.probability > threshold
     seen = case.seen
@@ -233,7 +236,7 @@ def _rows(case: Case, threshold: float, margin: float) -> Iterator[dict[str, Any
         found = confusion(said[window], case.truth[window], shown)
         yield {
             "name": case.name,
-            "glacier": number,
+            "glacier": case.names.get(number, str(number)),
             "time": case.time,
             "area_km2": area,
             "seen": float(shown.sum() / here.sum()),
@@ -245,12 +248,12 @@ def _rows(case: Case, threshold: float, margin: float) -> Iterator[dict[str, Any
             "precision": found.precision,
             "recall": found.recall,
             "debris_share": math.nan if case.debris is None else float((case.debris[window] & ice).sum() / ice.sum()),
-            "cut": _touches_edge(zones, number),
+            "cut": _touches_edge(own, number),
         }
 
 
-def _touches_edge(zones: npt.NDArray[np.int32], number: int) -> bool:
-    return any((edge == number).any() for edge in (zones[0], zones[-1], zones[:, 0], zones[:, -1]))
+def _touches_edge(own: npt.NDArray[np.int32], number: int) -> bool:
+    return any((edge == number).any() for edge in (own[0], own[-1], own[:, 0], own[:, -1]))
 
 
 def _per_glacier(table: pd.DataFrame) -> pd.DataFrame:

@@ -164,7 +164,8 @@ def plot_reliability(curves: dict[str, Reliability], title: str = "") -> object:
         full = [one for one in curve.bins if one.pixels]
         label = f"{name}: ECE {curve.ece:.3f}" if full else f"{name}: no pixels"
         upper.plot([one.said for one in full], [one.true for one in full], "o-", ms=4, label=label)
-        lower.step([one.low for one in curve.bins], [max(one.pixels, 0.5) for one in curve.bins], where="post")
+        limits = [*(one.low for one in curve.bins), curve.bins[-1].high]
+        lower.stairs([max(one.pixels, 0.5) for one in curve.bins], limits, baseline=None)
     upper.set(ylabel="share that is ice", ylim=(0, 1), xlim=(0, 1), title=title)
     lower.set(xlabel="probability", ylabel="pixels", yscale="log")
     upper.legend(frameon=False, fontsize=8)

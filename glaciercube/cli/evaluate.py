@@ -1,0 +1,106 @@
+"""Commands that score: a model on a set of chips, a store against a label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from glaciercube.cli.base import ENDPOINT, STORE, main, store_of, told
+from glaciercube.errors import ConfigError
+
+if TYPE_CHECKING:
+    from glaciercube.evaluation.report import Report
+
+__all__ = ["evaluate"]
+
+_RASTERS = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".asc")
+_OUT = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for report.md, report.json and reliability.png; made, and files of these names are replaced.",
+)
+_THRESHOLD = click.option("--threshold", default=0.5, show_default=True, help="Probability above which it is ice.")
+_MARGIN = click.option("--margin", default=100.0, show_default=True, help="Metres around a glacier that are its own.")
+
+
+@main.group()
+def evaluate() -> None:
+    """Score a model on labelled chips, or a finished store against a label."""
+
+
+@evaluate.command()
+@STORE
+@click.argument("label", type=click.Path(path_type=Path))
+@ENDPOINT
+@_OUT
+@click.option("--label-date", required=True, metavar="DATE", help="Day that LABEL shows.")
+@click.option("--image-date", "dates", multiple=True, metavar="DATE", help="Day of an image to compare; repeat it.")
+@click.option(
+    "--within", default=45.0, show_default=True, help="Days between image and label, where no image is named."
+)
+@click.option("--known", type=click.Path(path_type=Path), help="Polygons inside which LABEL outlines every glacier.")
+@click.option("--ice", multiple=True, type=int, default=(1,), show_default=True, help="Value of ice in a raster.")
+@_THRESHOLD
+@_MARGIN
+@told
+def store(
+    *,
+    store: str,
+    label: Path,
+    endpoint: str,
+    out: Path,
+    label_date: str,
+    dates: tuple[str, ...],
+    within: float,
+    known: Path | None,
+    ice: tuple[int, ...],
+    threshold: float,
+    margin: float,
+) -> None:
+    """Score a STORE (or that of a CONFIG file) against outlines or a raster of ice.
+
+    Outlines may be of any CRS. A raster must lie on the pixels of the store; its nodata is not compared. Which image is
+    compared with the label is what --image-date says, or all images --within so many days of --label-date; the report
+    names them with the days between.
+    """
+    from glaciercube.evaluation.run import EvaluateOptions, evaluate_store
+    from glaciercube.evaluation.stores import StoreCaseOptions, outline_reference, raster_reference
+    from glaciercube.store import open_store
+
+    _check_folder(out)
+    rows, options = StoreCaseOptions(dates, within), EvaluateOptions(threshold, margin)
+    place = store_of(store, endpoint)
+    cube = open_store(place.path, endpoint=place.endpoint)
+    if label.suffix.lower() in _RASTERS:
+        if known is not None:
+            raise ConfigError("--known is for outlines", "let the raster's nodata say where its label is not known")
+        reference = raster_reference(cube, label, ice=ice)
+    else:
+        reference = outline_reference(cube, label, within=known)
+    _tell(evaluate_store(cube, reference, label_date, rows, options, source=str(place.path)), out)
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that cannot be made, and missing matplotlib, before work is done."""
+    from glaciercube.cli.base import check_picture
+
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"cannot write to {out} (it is a file)", "give the name of a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    check_picture(out / "reliability.png")
+
+
+def _tell(report: Report, out: Path) -> None:
+    from glaciercube.evaluation.report import write_report
+
+    written = write_report(report, out)
+    overlap, near = report.overlap, report.near_calibration
+    click.echo(
+        f"{len(report.images)} images, {overlap.pooled.pixels:,} pixels: IoU {overlap.pooled.iou:.3f}, "
+        f"{overlap.tolerant.iou:.3f} with a pixel's tolerance, F1 {overlap.pooled.f1:.3f}, "
+        f"ECE {report.calibration.ece:.3f}, {near.ece:.3f} within {report.near:g} m of the outlines"
+    )
+    click.echo(f"report: {written['markdown']}")
