@@ -29,7 +29,7 @@ from distributed import Client, WorkerPlugin
 
 from glaciercube.campaign import Outcome, Plan, PlanOptions, RunOptions, make_plan, run
 from glaciercube.campaign.events import read_events
-from glaciercube.campaign.kernel import tasks
+from glaciercube.campaign.task import tasks
 from glaciercube.catalog import Scenes, find
 from glaciercube.cluster import ClusterOptions, address_of
 from glaciercube.errors import ClusterError, ReadError
@@ -295,7 +295,7 @@ def other(name, installed=versions._version_cached):
 versions._version_cached = other
 
 # Nor can it open what another version pickled.
-from glaciercube.campaign.kernel import Task
+from glaciercube.campaign.task import Task
 
 def unknown(self, state):
     raise AttributeError("what is this?")

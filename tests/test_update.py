@@ -17,7 +17,8 @@ from fault_server import Asked, FaultServer, serve
 
 from glaciercube.campaign import Outcome, Plan, failed_shards, make_plan, run, update, what_is_left
 from glaciercube.campaign.batches import Batch
-from glaciercube.campaign.kernel import Kernel, tasks
+from glaciercube.campaign.kernel import Kernel
+from glaciercube.campaign.task import tasks
 from glaciercube.campaign.keys import changed
 from glaciercube.campaign.memory import remembered
 from glaciercube.campaign.update import merged

@@ -24,8 +24,9 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.bench.planning import made_scenes
 from glaciercube.campaign import RunOptions, make_plan, run
-from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Task
+from glaciercube.campaign.kernel import Inputs, Kernel, Outputs
 from glaciercube.campaign.plan import Plan
+from glaciercube.campaign.task import Task
 from glaciercube.region import Region
 from glaciercube.store import StoreOptions, Written, row_label
 from glaciercube.store.ledger import Mark, Piece
@@ -43,7 +44,7 @@ class StandIn(Kernel):
 
     def read(self, task: Task) -> Inputs:
         """Nothing."""
-        return Inputs(task, {}, {}, ((),) * len(task.places), ())
+        return Inputs(task, {}, {}, (), ((),) * len(task.places), ())
 
     def predict(self, inputs: Inputs, device: str | None = None) -> Outputs:  # noqa: ARG002 - as the kernel
         """Nothing."""

@@ -8,7 +8,8 @@ from glaciercube.campaign.explain import explain
 from glaciercube.campaign.failed import failed_shards
 from glaciercube.campaign.left import Left, what_is_left
 from glaciercube.campaign.options import RunOptions
-from glaciercube.campaign.plan import Plan, Unit, make_plan
+from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.campaign.planning import make_plan
 from glaciercube.campaign.run import Outcome, run
 from glaciercube.campaign.update import update, update_plan
 

@@ -94,8 +94,8 @@ def counted(plan: Plan, units: Iterable[Unit], dates: int, bands: frozenset[str]
         total["units"] += len(parts) * len(blocks)
         total["written"] += len(rows) * int(core[blocks].sum())
         total["static_pixels"] += int(window[blocks].sum())
-        total["date_pixels"] += len(rows) * int(window[blocks].sum())
-        found += sum(reads.of(part)[:, blocks].sum(axis=1) for part in parts)
+        total["date_pixels"] += sum(len(plan.reads(part)) for part in parts) * int(window[blocks].sum())
+        found += sum(reads.of(plan.reads(part))[:, blocks].sum(axis=1) for part in parts)
         found += (len(parts) * shaded + 1) * reads.still[:, blocks].sum(axis=1)
     return Counts(skipped=skipped, reads=int(found[0]), read_bytes=int(found[1]), **total)
 

@@ -16,9 +16,9 @@ from distributed import KilledWorker
 from glaciercube.campaign import worker
 from glaciercube.campaign.batches import Batch
 from glaciercube.campaign.events import Watch
-from glaciercube.campaign.kernel import Task, tasks
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.campaign.task import Task, tasks
 from glaciercube.cluster import Crew, Paths, Versions, predict_resources, registered
 from glaciercube.devices import DevicePlugin
 from glaciercube.errors import ClusterError, ReadError

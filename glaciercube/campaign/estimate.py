@@ -204,22 +204,29 @@ def held(plan: Plan, options: RunOptions, sizes: Sizes, cost: ModelCost, *, on_g
     window, cells, padded, core = _areas(frame_of(plan, _largest(plan)), plan.load.cell)
     rows = min(ROWS_PER_UNIT, len(plan.rows))
     dates = min(options.dates, rows)
+    # Dates that are read, and that go through the model together: those beside them among them.
+    read, batch = (_dates_read(plan, min(count, dates)) for count in (dates, options.block.batch))
     features = int(cost.kept_bytes * padded)
     kept = sizes.still * window + sizes.tasks * _TASK_BYTES + (0 if on_gpu else features)
-    found, results = dates * sizes.moving * window, dates * 5 * core
+    found, results = read * sizes.moving * window, dates * 5 * core
     # The chunks of a variable go as soon as they are joined; what several variables are made of stays until the last.
     joined = found // max(1, sizes.variables)
-    running = sizes.needed * _RUNNING_BYTES * dates // rows
-    shared = dates * _SHARED_BYTES * cells + (sizes.ground * window if sizes.shaded else 0)
+    running = sizes.needed * _RUNNING_BYTES * read // _dates_read(plan, rows)
+    shared = read * _SHARED_BYTES * cells + (sizes.ground * window if sizes.shaded else 0)
     before = found + results if rows > dates else 0
     tile = _TILE_BYTES if sizes.ground else 0
     reading = before + max(found + joined + shared + running, tile if sizes.shaded else 0)
-    batch = min(options.block.batch, dates)
     stacked = batch * sizes.moving * padded
     passing = int(max(cost.static_bytes, cost.kept_bytes + batch * cost.date_bytes) * padded)
     predicting = found + results + stacked + (0 if on_gpu else passing - features)
     first = (sizes.still + sizes.ground) * cells + tile
     return Held(kept, max(reading, first), predicting, found + results, passing + stacked)
+
+
+def _dates_read(plan: Plan, dates: int) -> int:
+    """Most dates that are read for so many at a time."""
+    starts = range(max(1, len(plan.rows) - dates + 1))
+    return max(len(plan.reads(tuple(range(start, min(start + dates, len(plan.rows)))))) for start in starts)
 
 
 def _largest(plan: Plan) -> tuple[int, int]:
@@ -265,15 +272,19 @@ def _measured(model: Model, names: tuple[str, ...], side: int) -> tuple[float, f
     chosen = [m for m in model.contract.modalities if all(name in names for name in m.variables)]
     inputs = {m.name: torch.full((len(m.variables), side, side), 0.1) for m in chosen}
     still = {m.name: inputs[m.name] for m in chosen if m.static}
-    moving = {m.name: inputs[m.name][None] for m in chosen if not m.static}
+    context = model.contract.time_context
+    # A date with all that may stand beside it.
+    count = 1 if context is None else context.places
+    moving = {m.name: inputs[m.name][None].expand(count, -1, -1, -1) for m in chosen if not m.static}
+    days = None if context is None else list(range(count))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         static_bytes, kept, static_seconds, features = _allocated(lambda: model.encode_static(still))
-        date_bytes, _, date_seconds, _ = _allocated(lambda: model.predict(moving, features))
+        date_bytes, _, date_seconds, _ = _allocated(lambda: model.predict(moving, features, days=days))
     finally:
         torch.set_num_threads(threads)
-    return static_bytes, kept, date_bytes, static_seconds, date_seconds
+    return static_bytes, kept, date_bytes / count, static_seconds, date_seconds / count
 
 
 def _allocated(function: Callable[[], Any]) -> tuple[float, float, float, Any]:

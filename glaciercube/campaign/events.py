@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from glaciercube.campaign.failed import Failures
-from glaciercube.campaign.kernel import Step
 from glaciercube.campaign.left import Left
 from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.campaign.task import Step
 from glaciercube.errors import ConfigError, StoreError
 
 __all__ = ["Watch", "read_events"]

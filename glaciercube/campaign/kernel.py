@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -15,8 +15,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from glaciercube.campaign.lacking import Reading, Witnesses, computed
-from glaciercube.campaign.plan import Plan, Unit
-from glaciercube.campaign.unit import UnitJob, unit_job
+from glaciercube.campaign.task import Step, Task
+from glaciercube.campaign.unit import UnitJob
 from glaciercube.errors import ReadError
 from glaciercube.inference import BlockOptions, encode_block, not_candidate, predict_block
 from glaciercube.inference.lazy import block_variables
@@ -25,105 +25,10 @@ from glaciercube.store import Missing
 if TYPE_CHECKING:
     from glaciercube.models.base import Model
 
-__all__ = ["Inputs", "Kernel", "Outputs", "Step", "Task", "tasks"]
+__all__ = ["Inputs", "Kernel", "Outputs"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Task:
-    """Some dates of a unit, with all that is needed to do them; can be pickled.
-
-    Attributes
-    ----------
-    unit : Unit
-        The shard and its rows.
-    whole : UnitJob
-        What the unit's cube is made from, of which these dates are a part.
-    name : tuple
-        By which tasks of one whole are known.
-    places : tuple of int
-        Of its rows within the whole.
-    times : (time) datetime64[s]
-        Its rows.
-    keys : tuple of str
-        What is recorded with each.
-    scenes : tuple of tuple of str
-        Scenes that each depends on, without the ground's.
-    """
-
-    unit: Unit
-    whole: UnitJob = field(repr=False)
-    name: tuple[Hashable, ...]
-    places: tuple[int, ...]
-    times: npt.NDArray[np.datetime64]
-    keys: tuple[str, ...]
-    scenes: tuple[tuple[str, ...], ...] = field(repr=False)
-
-    def some(self, chosen: Sequence[int]) -> Task:
-        """The same for some of its rows, by their places in it."""
-        return replace(
-            self,
-            unit=replace(self.unit, rows=tuple(self.unit.rows[i] for i in chosen)),
-            places=tuple(self.places[i] for i in chosen),
-            times=self.times[list(chosen)],
-            keys=tuple(self.keys[i] for i in chosen),
-            scenes=tuple(self.scenes[i] for i in chosen),
-        )
-
-
-def tasks(plan: Plan, unit: Unit, dates: int, shared: Sequence[str] = ()) -> Iterator[Task]:
-    """Cut a unit into tasks of a few dates, which bound memory; one that holds nothing stays whole.
-
-    Parameters
-    ----------
-    plan : Plan
-        The job.
-    unit : Unit
-        One of its units.
-    dates : int
-        Rows of a task, at most.
-    shared : sequence of str
-        Scenes that all rows depend on, beside their own; see `Witnesses`.
-    """
-    times = np.array([plan.rows[row].time for row in unit.rows]).astype("datetime64[s]")
-    scenes = tuple(
-        tuple(scene for scene in dict.fromkeys((*plan.scene_ids[row], *shared)) if scene not in plan.ground_ids)
-        for row in unit.rows
-    )
-    rows = tuple(range(len(unit.rows)))
-    keys = tuple(plan.unit_keys(unit))
-    whole = Task(unit, unit_job(plan, unit), (unit.block, unit.rows), rows, times, keys, scenes)
-    # What is not read and not predicted takes no memory.
-    step = len(rows) if unit.skip else dates
-    for start in range(0, len(rows), step):
-        yield whole.some(rows[start : start + step])
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a unit, for the event log.
-
-    Attributes
-    ----------
-    name : str
-        Which.
-    began : float
-        Seconds since 1970.
-    seconds : float
-        How long it took.
-    bytes : int
-        Of what it handed on.
-    worker : str
-        Address of the worker, or name of the thread.
-    """
-
-    name: Literal["read", "predicted", "written"]
-    began: float
-    seconds: float
-    bytes: int
-    worker: str
 
 
 @dataclass(frozen=True)
@@ -133,11 +38,13 @@ class Inputs:
     Attributes
     ----------
     task : Task
-        With the rows that were read.
+        With the rows of which all was read.
     ground : mapping of str to (y, x) array
         What does not change in time.
     arrays : mapping of str to (time, y, x) array
-        What does.
+        What does, of the places that were read.
+    read : tuple of int
+        Those places of the whole: of the rows, and of the dates that the model looks at beside them.
     missing : tuple of tuple of Missing
         Per row, scenes that it is made without.
     failures : tuple of (row, ReadError)
@@ -149,6 +56,7 @@ class Inputs:
     task: Task
     ground: Arrays
     arrays: Arrays
+    read: tuple[int, ...]
     missing: tuple[tuple[Missing, ...], ...]
     failures: tuple[tuple[int, ReadError], ...]
     steps: tuple[Step, ...] = ()
@@ -229,33 +137,48 @@ class Kernel:
         """
         began, block = time.time(), task.unit.block
         if task.unit.skip:
-            return Inputs(task, {}, {}, ((),) * len(task.places), (), (_step("read", began, 0),))
+            return Inputs(task, {}, {}, (), ((),) * len(task.places), (), (_step("read", began, 0),))
         cube = self._cubes.get(task.name, lambda: self._open(task.whole))
         still = [name for name in cube.data_vars if "time" not in cube[name].dims]
         ground = self._ground.get(block, lambda: computed(cube[still]))
-        moving = cube.drop_vars(still)
-        known = self._gone.get(block, dict)
+        found = self._read_places(task, cube.drop_vars(still))
+        good = [i for i, context in enumerate(task.contexts) if not found.failed.keys() & set(context)]
+        failures = tuple(
+            (row, next(found.failed[place] for place in context if place in found.failed))
+            for row, context in zip(task.unit.rows, task.contexts, strict=True)
+            if found.failed.keys() & set(context)
+        )
+        done = task.some(good)
+        # A row is made without what any date that it looks at is made without.
+        missing = tuple(
+            tuple(dict.fromkeys(each for place in context for each in found.missing[place]))
+            for context in done.contexts
+        )
+        inputs = Inputs(done, ground, _joined(found.arrays), tuple(found.missing), missing, failures)
+        return replace(inputs, steps=(_step("read", began, inputs.__sizeof__()),))
+
+    def _read_places(self, task: Task, moving: xr.Dataset) -> _Found:
+        """Read what a task reads; a place that cannot be read now costs no other."""
+        known = self._gone.get(task.unit.block, dict)
         # A copy: what another thread finds gone meanwhile was there for this one.
-        gone = dict(known)
-        found: list[tuple[list[int], Arrays, list[tuple[Missing, ...]]]] = []
-        failures: list[tuple[int, ReadError]] = []
-        waiting = [list(range(len(task.places)))]
+        gone, found = dict(known), _Found()
+        waiting = [list(task.reads)]
         while waiting:
-            rows = waiting.pop(0)
-            part, scenes = moving.isel(time=[task.places[i] for i in rows]), [task.scenes[i] for i in rows]
+            places = waiting.pop(0)
+            part, scenes = moving.isel(time=places), [task.scenes[place] for place in places]
             try:
-                found.append((rows, *self._reading.compute(part, scenes, task.whole.scenes, gone)))
+                arrays, missing = self._reading.compute(part, scenes, task.whole.scenes, gone)
             except ReadError as error:
                 # One bad file must not cost the dates that were read beside it.
-                if len(rows) > 1:
-                    waiting[:0] = [[row] for row in rows]
+                if len(places) > 1:
+                    waiting[:0] = [[place] for place in places]
                 else:
-                    failures.append((task.unit.rows[rows[0]], error))
+                    found.failed[places[0]] = error
+            else:
+                found.arrays.append(arrays)
+                found.missing.update(zip(places, missing, strict=True))
         known.update(gone)
-        done = task.some([row for some, _, _ in found for row in some])
-        missing = tuple(each for _, _, some in found for each in some)
-        inputs = Inputs(done, ground, _joined([each for _, each, _ in found]), missing, tuple(failures))
-        return replace(inputs, steps=(_step("read", began, inputs.__sizeof__()),))
+        return found
 
     def predict(self, inputs: Inputs, device: str | None = None) -> Outputs:
         """Predict what was read.
@@ -286,7 +209,12 @@ class Kernel:
             static = self._static.get(key, lambda: encode_block(self.model, inputs.ground, window, options))
             # `quality` says where the terrain is known.
             arrays = {**inputs.arrays, **{k: v for k, v in inputs.ground.items() if k == "slope"}}
-            probability, quality = predict_block(self.model, arrays, static, window, options, count)
+            place = {each: number for number, each in enumerate(inputs.read)}
+            days = [task.days[each] for each in inputs.read] if task.days else None
+            targets = [place[each] for each in task.places]
+            probability, quality = predict_block(
+                self.model, arrays, static, window, options, count, days=days, targets=targets if days else None
+            )
         else:
             probability = np.empty((0, window.y.size, window.x.size), np.float32)
             quality = np.empty(probability.shape, np.uint8)
@@ -349,6 +277,15 @@ class _Recent(Generic[T]):
 class _Slot(Generic[T]):
     lock: threading.Lock = field(default_factory=threading.Lock)
     values: list[T] = field(default_factory=list)
+
+
+@dataclass
+class _Found:
+    """What was read: arrays in the order of the places, what each lacks, and why others could not be read."""
+
+    arrays: list[Arrays] = field(default_factory=list)
+    missing: dict[int, tuple[Missing, ...]] = field(default_factory=dict)
+    failed: dict[int, ReadError] = field(default_factory=dict)
 
 
 def _joined(found: list[Arrays]) -> Arrays:

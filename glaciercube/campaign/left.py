@@ -224,6 +224,8 @@ def _details(plan: Plan, codes: Codes, made_of: Mapping[str, Sequence[str]]) -> 
             told = f"{_some(new)} instead of {_some(gone)}"
         elif new or gone:
             told = f"{_some(new)} is new" if new else f"{_some(gone)} is gone"
+        elif plan.contexts[row] != (row,):
+            told = "a date that it looks at, or what is said of its scenes"
         else:
             told = "what is said of its scenes (such as their sun, bands or offset)"
         yield f"{label}: {told}"

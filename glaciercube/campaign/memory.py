@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from odc.geo.geobox import GeoBox
 
-from glaciercube.campaign.plan import Plan, decisions_of
+from glaciercube.campaign.plan import Plan
+from glaciercube.campaign.planning import decisions_of
 from glaciercube.catalog import Scenes
 from glaciercube.errors import StoreError
 from glaciercube.store import (

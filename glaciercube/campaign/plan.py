@@ -1,10 +1,10 @@
-"""Phase one: everything that is decided before a pixel is read, and the units of work that follow from it."""
+"""A job, fully decided before a pixel is read, and the units of work that follow from it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
@@ -14,27 +14,20 @@ import pandas as pd
 
 from glaciercube.campaign.candidates import MARGIN as GROUND_MARGIN
 from glaciercube.campaign.candidates import PlanOptions, Sight
-from glaciercube.campaign.keeping import Kept, keep_companions
-from glaciercube.campaign.keys import digest, make_key, skipped
-from glaciercube.campaign.unit import LeanScenes, nanoseconds
+from glaciercube.campaign.keys import skipped
+from glaciercube.campaign.unit import LeanScenes
 from glaciercube.campaign.worth import worth_computing
 from glaciercube.catalog import Scenes
-from glaciercube.cube import ComposeOptions, LoadOptions, Row, schedule
-from glaciercube.cube.coverage import coverage
+from glaciercube.cube import ComposeOptions, LoadOptions, Row
 from glaciercube.cube.native import self_contained
-from glaciercube.cube.passes import Pass, passes_of_scenes
-from glaciercube.cube.radar import averaged_times
-from glaciercube.errors import PlanError
-from glaciercube.inference import KERNEL_VERSION
 from glaciercube.region import Region
 from glaciercube.sensors import SENSORS
 from glaciercube.store import StoreOptions, row_label
-from glaciercube.store.layout import grid_attributes
 
 if TYPE_CHECKING:
     from glaciercube.models.base import Model
 
-__all__ = ["Blocks", "Plan", "Unit", "decisions_of", "make_plan"]
+__all__ = ["Blocks", "Plan", "Unit", "axes_of", "contexts_of", "days_of"]
 
 Times: TypeAlias = npt.NDArray[np.datetime64]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -200,6 +193,20 @@ class Plan:
                     yield Unit(block, tuple(rows[start : start + step]), skip)
                 yield from (Unit(block, (row,), skip) for row in np.flatnonzero(some & alone).tolist())
 
+    @cached_property
+    def days(self) -> list[float]:
+        """The time axis, in days from any day."""
+        return days_of(self.rows)
+
+    @cached_property
+    def contexts(self) -> tuple[tuple[int, ...], ...]:
+        """Per row, the rows that it is made of; see `contexts_of`."""
+        return contexts_of(self.rows, self.model)
+
+    def reads(self, rows: tuple[int, ...]) -> tuple[int, ...]:
+        """Rows that are read for some rows, themselves among them, in order."""
+        return tuple(sorted({other for row in rows for other in self.contexts[row]}))
+
     def unit_keys(self, unit: Unit) -> list[str]:
         """What is to be recorded with a unit's shards, per row."""
         return [skipped(self.keys[row]) if unit.skip else self.keys[row] for row in unit.rows]
@@ -254,99 +261,25 @@ class Plan:
     @property
     def leading(self) -> str:
         """Node of the sensor whose acquisitions make the time axis; empty with terrain alone."""
-        return next(iter(_axes(self.scenes)), "")
+        return next(iter(axes_of(self.scenes)), "")
 
 
-def make_plan(
-    region: Region,
-    scenes: Scenes,
-    model: Model,
-    store: StoreOptions,
-    *,
-    load: LoadOptions | None = None,
-    compose: ComposeOptions | None = None,
-    options: PlanOptions | None = None,
-    made_of: Mapping[str, Sequence[str]] | None = None,
-    request: Mapping[str, Any] | None = None,
-) -> Plan:
-    """Decide a job.
-
-    Parameters
-    ----------
-    region : Region
-        Where.
-    scenes : Scenes
-        From `glaciercube.catalog.find`.
-    model : Model
-        From `glaciercube.models.load_model`.
-    store : StoreOptions
-        Where to, in which layout.
-    load, compose
-        Options of `glaciercube.cube.load` and `glaciercube.cube.compose`.
-    options : PlanOptions or None
-        Which shards are computed.
-    made_of : mapping or None
-        Row label -> identifiers of the scenes that a store made it of. Such a row keeps its companions as long as its
-        own scenes are the same (`glaciercube.campaign.keeping`).
-    request : mapping or None
-        What was searched for; see `Plan`.
-
-    Raises
-    ------
-    PlanError
-        If two rows would have the same time.
-    CubeError
-        If there is nothing to compose.
-    """
-    load, compose = load or LoadOptions(), compose or ComposeOptions()
-    rows = _rows(scenes, region, compose)
-    kept = Kept(rows, _picked(scenes, rows, _averaged(scenes, load)))
-    if made_of:
-        kept = keep_companions(scenes, kept, made_of, lambda some: _rows(some, region, compose))
-    plan = Plan(
-        region,
-        scenes,
-        kept.rows,
-        model,
-        load,
-        compose,
-        store,
-        keys=_keys(decisions_of(region, model, load, compose), scenes, kept.picked, compose),
-        picked=kept.picked,
-        options=options or PlanOptions(),
-        alone=kept.alone,
-        request=request,
-    )
-    if len(set(plan.labels)) < len(plan.labels):
-        labels = plan.labels
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise PlanError(f"two observations share the time {twice}", "leave one of their collections out")
-    return plan
+def contexts_of(rows: Sequence[Row], model: Model) -> tuple[tuple[int, ...], ...]:
+    """Per row, the rows that it is made of: itself, and those that the model looks at beside it, ascending."""
+    context = model.contract.time_context
+    if context is None:
+        return tuple((row,) for row in range(len(rows)))
+    days = days_of(rows)
+    return tuple(tuple(context.union(days, [row])) for row in range(len(rows)))
 
 
-def decisions_of(region: Region, model: Model, load: LoadOptions, compose: ComposeOptions) -> dict[str, str]:
-    """Hashes of what decides the pixels of all rows, beside their scenes; see `glaciercube.campaign.keys`."""
-    composing = asdict(compose)
-    found = {
-        "grid": grid_attributes(region.geobox),
-        # How patient reads are decides no pixel, nor does the backend.
-        "load": {name: value for name, value in asdict(load).items() if name not in ("read", "backend")},
-        "mask": composing.pop("mask"),
-        "compose": composing,
-        "model": model.hash,
-        "kernel": KERNEL_VERSION,
-    }
-    return {name: digest(value) for name, value in found.items()}
+def days_of(rows: Sequence[Row]) -> list[float]:
+    """Times of rows, in days from any day."""
+    times = np.array([row.time for row in rows]).astype("datetime64[s]")
+    return [float(seconds) / 86400.0 for seconds in times.astype(np.int64)]
 
 
-def _rows(scenes: Scenes, region: Region, compose: ComposeOptions) -> tuple[Row, ...]:
-    axes = _axes(scenes)
-    if not axes:
-        return (_static_row(scenes),)
-    return tuple(schedule(axes, compose, _coverage(scenes, region), _passes(scenes)))
-
-
-def _axes(scenes: Scenes) -> dict[str, np.ndarray[Any, np.dtype[np.datetime64]]]:
+def axes_of(scenes: Scenes) -> dict[str, np.ndarray[Any, np.dtype[np.datetime64]]]:
     """Acquisition times by node, the leading sensor first."""
     axes = {}
     # Layers of the user's own come last, by name.
@@ -356,67 +289,6 @@ def _axes(scenes: Scenes) -> dict[str, np.ndarray[Any, np.dtype[np.datetime64]]]
             times = pd.DatetimeIndex(scenes.of(name).table["time"].unique()).sort_values()
             axes[sensor.node] = times.to_numpy()
     return axes
-
-
-def _coverage(scenes: Scenes, region: Region) -> dict[str, np.ndarray[Any, np.dtype[np.floating[Any]]]]:
-    """Shares of the region by node, as `compose` finds them beside the pixels."""
-    found = {scenes.sensor(name): coverage(scenes.of(name), region.geobox) for name in scenes.sensors}
-    return {sensor.node: shares.to_numpy("float64") for sensor, shares in found.items() if not sensor.static}
-
-
-def _passes(scenes: Scenes) -> dict[str, tuple[Pass, ...]]:
-    """What radar acquisitions are comparable by, as `compose` finds it beside the pixels."""
-    radar = "sentinel-1"
-    return {"sentinel1": passes_of_scenes(scenes.of(radar))} if radar in scenes.sensors else {}
-
-
-def _static_row(scenes: Scenes) -> Row:
-    return Row(scenes.table["time"].max().to_datetime64(), None, {})
-
-
-def _averaged(scenes: Scenes, load: LoadOptions) -> dict[int, Indices]:
-    """Radar observations -> those that multilooking in time averages each with."""
-    radar = "sentinel-1"
-    if radar not in scenes.sensors:
-        return {}
-    found = averaged_times(scenes.of(radar), load.radar)
-    return {int(nanoseconds(np.array(time))): nanoseconds(np.array(others)) for time, others in found.items()}
-
-
-def _picked(scenes: Scenes, rows: tuple[Row, ...], averaged: Mapping[int, Indices]) -> tuple[Indices, ...]:
-    """Places in the table of the scenes that make each row, ascending."""
-    table = scenes.table
-    known = {name: scenes.sensor(name) for name in scenes.sensors}
-    at: dict[tuple[str, int], list[int]] = {}
-    still = []
-    for place, (name, time) in enumerate(zip(table["sensor"], nanoseconds(table["time"].to_numpy()), strict=True)):
-        if known[name].static:
-            still.append(place)
-        else:
-            at.setdefault((known[name].node, int(time)), []).append(place)
-    found = []
-    for row in rows:
-        places = list(still)
-        for node, times in row.members.items():
-            own = nanoseconds(np.array(times))
-            if node == "sentinel1":
-                own = np.unique(np.concatenate([averaged.get(time, np.array([time])) for time in own.tolist()]))
-            for time in own.tolist():
-                places += at.get((node, time), ())
-        found.append(np.unique(np.array(places, np.int64)))
-    return tuple(found)
-
-
-def _keys(
-    decided: Mapping[str, str], scenes: Scenes, picked: tuple[Indices, ...], compose: ComposeOptions
-) -> tuple[str, ...]:
-    """Per row hashes over what was decided and what decides the pixels of its scenes."""
-    texts = list(scenes.decisive())
-    shared = []
-    if compose.mask.recover_ice == "persistent":
-        # Each row's mask then depends on all dates.
-        shared = [scenes.of("sentinel-2").fingerprint.encode()]
-    return tuple(make_key(decided, [*(texts[place] for place in places), *shared]) for places in picked)
 
 
 def _ground_parted(tiles: Scenes, region: Region) -> bool:

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from glaciercube.campaign.batches import Batch
 from glaciercube.campaign.events import Watch
-from glaciercube.campaign.kernel import Kernel, tasks
+from glaciercube.campaign.kernel import Kernel
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.options import RunOptions
 from glaciercube.campaign.plan import Plan, Unit
+from glaciercube.campaign.task import tasks
 from glaciercube.errors import ReadError, StoreError
 from glaciercube.store import Store, Written, row_label
 

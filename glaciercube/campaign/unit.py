@@ -85,7 +85,7 @@ class UnitJob:
     frame : Frame
         Its pixels.
     rows : tuple of Row
-        Its dates.
+        Dates that are read: its own, and those that the model looks at beside them.
     scenes : Scenes
         What it opens.
     load, compose
@@ -106,8 +106,8 @@ class UnitJob:
         Returns
         -------
         Dataset (time, y, x)
-            As `glaciercube.cube.compose` gives it for the whole region, bit for bit: the unit's rows, in their order,
-            over the window's `read` pixels.
+            As `glaciercube.cube.compose` gives it for the whole region, bit for bit: the rows that are read for the
+            unit, in their order, over the window's `read` pixels.
         """
         frame = self.frame
         tree = load(self.scenes, Region(self.name, Cut(self.geobox, frame.rows, frame.columns)), self.load)
@@ -133,9 +133,10 @@ def unit_job(plan: Plan, unit: Unit) -> UnitJob:
     if unit.skip:
         # Nothing is opened for it.
         return _job(plan, (), frame, np.zeros(0, np.int64))
-    wanted, always = plan.lean.kept(unit.rows, lambda: _wanted(plan, unit.rows))
+    rows = plan.reads(unit.rows)
+    wanted, always = plan.lean.kept(rows, lambda: _wanted(plan, rows))
     box = plan.region.geobox[frame.rows, frame.columns].boundingbox
-    return _job(plan, unit.rows, frame, wanted[plan.sight.meets(wanted, tuple(box)) | always])
+    return _job(plan, rows, frame, wanted[plan.sight.meets(wanted, tuple(box)) | always])
 
 
 def skeleton(plan: Plan, rows: tuple[int, ...] | None = None) -> xr.Dataset:

@@ -14,7 +14,8 @@ import pandas as pd
 from glaciercube.campaign.candidates import PlanOptions
 from glaciercube.campaign.memory import Memory, remembered
 from glaciercube.campaign.options import RunOptions
-from glaciercube.campaign.plan import Plan, decisions_of, make_plan
+from glaciercube.campaign.plan import Plan
+from glaciercube.campaign.planning import decisions_of, make_plan
 from glaciercube.campaign.provenance import settled
 from glaciercube.campaign.run import Outcome, run
 from glaciercube.catalog import Scenes, hull, parse_interval

@@ -11,9 +11,10 @@ from typing import Any
 from distributed import Worker, WorkerPlugin, get_worker
 
 from glaciercube.campaign.allocator import give_memory_back
-from glaciercube.campaign.kernel import Inputs, Kernel, Outputs, Step, Task
+from glaciercube.campaign.kernel import Inputs, Kernel, Outputs
 from glaciercube.campaign.lacking import Witnesses
 from glaciercube.campaign.plan import Unit
+from glaciercube.campaign.task import Step, Task
 from glaciercube.cluster import Paths, Versions
 from glaciercube.devices import device_here
 from glaciercube.errors import ClusterError, ReadError

@@ -67,4 +67,8 @@ def _seen(plan: Plan) -> Bool:
     for row, places in enumerate(plan.picked):
         for place in places[moving[places]]:
             seen[met[place], row] = True
+    context = plan.model.contract.time_context
+    if context is not None and context.fills:
+        # What a date does not show may be filled from those beside it.
+        return np.stack([seen[:, list(rows)].any(axis=1) for rows in plan.contexts], axis=1)
     return seen
