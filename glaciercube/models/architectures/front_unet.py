@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glaciercube.models.architectures.layers import DoubleConv, enlarge
-from glaciercube.models.architectures.segmenter import Segmenter, integers
+from glaciercube.models.architectures.segmenter import Segmenter, integers, number
 from glaciercube.models.base import Masked
 from glaciercube.models.contract import Contract
 
@@ -47,7 +47,7 @@ class FrontUNet(Segmenter):
         self.downs = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise((inputs, *widths)))
         self.narrows = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.joins = nn.ModuleList(DoubleConv(2 * width, width) for width in widths[:-1])
-        self.dropout = nn.Dropout2d(float(contract.parameters["dropout"] or 0.0))
+        self.dropout = nn.Dropout2d(number(contract, "dropout"))
         self.head = nn.Conv2d(widths[0], 4 * self.heads, 1)
 
     def logits(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:
@@ -55,7 +55,7 @@ class FrontUNet(Segmenter):
         stack = self.stacked(dynamic, static_features)
         given = {**dynamic, **static_features}
         parts = []
-        for modality, values in zip(self.contract.modalities, stack.split(self._counts, dim=1), strict=True):
+        for modality, values in zip(self.contract.modalities, torch.split(stack, self._counts, dim=1), strict=True):
             valid = torch.zeros_like(values[:, :1])
             if modality.name in given:
                 valid = given[modality.name].valid.to(values.dtype).expand_as(valid)
