@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -30,6 +31,7 @@ from glaciercube.simulate.layers import (
 )
 from glaciercube.simulate.optical import render_optical
 from glaciercube.simulate.radar import Orbit, render_radar
+from glaciercube.simulate.second import second_landscape
 from glaciercube.simulate.spectra import BANDS, Level
 from glaciercube.simulate.surface import LAND, FloatArray, IntArray, Surface
 
@@ -44,6 +46,16 @@ STEADY = 0.7  # share of a class's variance that stays from date to date: rock d
 # and three masks, but for -2.9 once (area under the curve of rock over debris 0.44 to 0.57, and 0.64).
 DEBRIS_APART = 0.6
 LONGEST = 8  # years between the first and the last date, unless told otherwise
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Generators that belong together."""
+
+    landscape: Callable[..., Landscape]
+
+
+_FAMILIES = {"a": _Family(random_landscape), "b": _Family(second_landscape)}
 
 
 @dataclass(frozen=True)
@@ -79,8 +91,9 @@ class SequenceOptions:
         Which of coherence, elevation_change and velocity to draw.
     layers_missing : float
         Share of the sequences, 0 to 1, in which a layer is missing (NaN) throughout.
-    family : {"a"}
-        Family of generators.
+    family : {"a", "b"}
+        Family of generators: "b" makes its terrain, its ice and its images by other rules, so that a model that was
+        trained on "a" can be tested on what it has not learned by heart.
     """
 
     size: int = 128
@@ -137,9 +150,9 @@ def draw_sequence(seed: int, options: SequenceOptions | None = None) -> xr.Datas
     rng = np.random.default_rng([seed, 51])
     plan = _plan(rng, options)
     first, last = plan.days[0].year, plan.days[-1].year
-    landscape = random_landscape(
-        seed, (options.size, options.size), plan.resolution, years=(first, last), latitude=plan.latitude
-    )
+    family = _FAMILIES[options.family]
+    shape = (options.size, options.size)
+    landscape = family.landscape(seed, shape, plan.resolution, years=(first, last), latitude=plan.latitude)
     if options.loss is not None:
         landscape = _lose(landscape, options.loss)
     dates = [_date(rng, landscape, plan, options, number) for number in range(len(plan.days))]
