@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,12 @@ from glaciercube.errors import OutlineError
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["read_outlines"]
+__all__ = ["ID_COLUMNS", "read_outlines", "read_polygons"]
 
-# RGI 6 calls its identifier RGIId, RGI 7 rgi_id; `outline` and `id` are ours and everybody's.
-_ID_COLUMNS = ("outline", "RGIId", "rgi_id", "glims_id", "GLIMSId", "glac_id", "id")
+_log = logging.getLogger(__name__)
+
+#: RGI 6 calls its identifier RGIId, RGI 7 rgi_id; `outline` and `id` are ours and everybody's.
+ID_COLUMNS = ("outline", "RGIId", "rgi_id", "glims_id", "GLIMSId", "glac_id", "id")
 
 
 def read_outlines(outlines: str | Path | gpd.GeoDataFrame, *, glacier: str | None = None) -> gpd.GeoDataFrame:
@@ -36,6 +39,29 @@ def read_outlines(outlines: str | Path | gpd.GeoDataFrame, *, glacier: str | Non
     OutlineError
         If the file cannot be read, has no CRS, no polygons, or lacks the glacier.
     """
+    frame, source = read_polygons(outlines)
+    frame = _with_ids(frame)
+    return frame if glacier is None else _one_glacier(frame, glacier, source)
+
+
+def read_polygons(outlines: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, str]:
+    """Read polygons as they are, with those mended that cross themselves.
+
+    Parameters
+    ----------
+    outlines : path or GeoDataFrame
+        Polygons in any CRS.
+
+    Returns
+    -------
+    (GeoDataFrame, str)
+        Rows with polygons, and what to call their source in errors. What was mended is logged.
+
+    Raises
+    ------
+    OutlineError
+        If the file cannot be read, has no CRS or no polygons, or holds metres where its CRS says degrees.
+    """
     import geopandas as gpd
 
     if isinstance(outlines, str | Path):
@@ -51,14 +77,34 @@ def read_outlines(outlines: str | Path | gpd.GeoDataFrame, *, glacier: str | Non
     if frame.crs is None:
         raise OutlineError(f"the outlines {source} carry no CRS", "set one, for instance with GeoDataFrame.set_crs")
     frame = frame[frame.geometry.notna() & frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
+    frame = frame[~frame.geometry.is_empty].reset_index(drop=True)
     if frame.empty:
         raise OutlineError(f"the outlines {source} hold no polygon", "give glacier outlines as polygons")
-    frame = _with_ids(frame.reset_index(drop=True))
-    return frame if glacier is None else _one_glacier(frame, glacier, source)
+    reach = max(abs(float(value)) for value in frame.total_bounds)
+    if frame.crs.is_geographic and reach > 540:
+        raise OutlineError(
+            f"the outlines {source} have coordinates up to {reach:.0f} and a CRS in degrees ({frame.crs.name})",
+            "give them the CRS that they were drawn in, with GeoDataFrame.set_crs(..., allow_override=True)",
+        )
+    return _mended(frame, source), source
+
+
+def _mended(frame: gpd.GeoDataFrame, source: str) -> gpd.GeoDataFrame:
+    """Polygons that cross themselves, as the ground that they enclose."""
+    import shapely
+
+    broken = ~frame.geometry.is_valid
+    if not broken.any():
+        return frame
+    found = shapely.make_valid(frame.geometry[broken].to_numpy(), method="structure", keep_collapsed=False)
+    mended = [shapely.multipolygons([p for p in shapely.get_parts(g) if p.geom_type == "Polygon"]) for g in found]
+    _log.warning("%d of %d polygons of the outlines %s crossed themselves: mended", broken.sum(), len(frame), source)
+    frame.loc[broken, frame.geometry.name] = mended
+    return frame[~frame.geometry.is_empty].reset_index(drop=True)
 
 
 def _with_ids(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    column = next((name for name in _ID_COLUMNS if name in frame.columns), None)
+    column = next((name for name in ID_COLUMNS if name in frame.columns), None)
     ids = frame[column].astype(str) if column else [f"outline-{i}" for i in range(len(frame))]
     frame = frame.assign(outline=list(ids))
     if frame["outline"].is_unique:
@@ -69,7 +115,7 @@ def _with_ids(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 def _one_glacier(frame: gpd.GeoDataFrame, glacier: str, source: str) -> gpd.GeoDataFrame:
     found = frame[frame["outline"] == glacier]
-    for column in _ID_COLUMNS:
+    for column in ID_COLUMNS:
         if found.empty and column in frame.columns:
             found = frame[frame[column].astype(str) == glacier]
     if found.empty:
