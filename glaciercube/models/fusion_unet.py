@@ -68,9 +68,7 @@ _TERRAIN = Modality(
     std=(14.0, 0.7, 0.7, 0.004),
     clip=(-4.0, 4.0),
 )
-_RELIEF = Modality(
-    "relief", ("topographic_position",), static=True, mean=(0.0,), std=(0.8,), clip=(-4.0, 4.0), evidence=False
-)
+_RELIEF = Modality("relief", ("topographic_position",), static=True, clip=(-3.0, 3.0), evidence=False)
 _CHANGE = Modality("elevation_change", ("elevation_change",), static=True, std=(1.0,), clip=(-5.0, 5.0), evidence=False)
 _VELOCITY = Modality("velocity", ("velocity",), static=True, std=(20.0,), clip=(-5.0, 5.0), evidence=False)
 

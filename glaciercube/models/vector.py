@@ -23,6 +23,9 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "aspect_sin": (-1.0, 1.0),
     "aspect_cos": (-1.0, 1.0),
     "curvature": (-0.02, 0.02),
+    "topographic_position": (-3.0, 3.0),
+    "elevation_change": (-4.0, 1.0),
+    "velocity": (0.0, 100.0),
 }
 _SIZE, _DATES = 32, 2
 #: Days of the test dates, for models of several dates.
