@@ -1,0 +1,105 @@
+"""A model is scored on chips, with all of its inputs and with fewer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from small_models import small_model
+from test_evaluation_predict import make_chip
+
+from glaciercube.errors import ConfigError
+from glaciercube.evaluation.predict import PredictOptions
+from glaciercube.evaluation.run import EvaluateOptions, evaluate_model
+from glaciercube.evaluation.sensors import common_subsets, sensor_table
+from glaciercube.models import load_model
+from glaciercube.models.chips import Chip
+
+
+def icy_chip(name: str = "chip", **other: object) -> Chip:
+    """A square of clean ice, bright in red and dark in shortwave infrared, on rock; noise elsewhere."""
+    chip = make_chip(2)
+    ice = np.zeros(chip.label.shape, bool)
+    ice[:, 8:24, 8:24] = True
+    variables = dict(chip.variables)
+    variables["red"] = np.where(ice, 0.7, 0.1)
+    variables["blue"] = np.where(ice, 0.7, 0.1)
+    variables["swir16"] = np.where(ice, 0.05, 0.2)
+    chip = dataclasses.replace(chip, variables=variables, label=ice.astype(np.uint8), name=name)
+    return dataclasses.replace(chip, **other)  # type: ignore[arg-type]
+
+
+def test_rule_that_is_right_scores_one() -> None:
+    report = evaluate_model(load_model("band-ratio"), [icy_chip("a"), icy_chip("b")], source="squares")
+    assert report.overlap.pooled.iou == 1
+    assert (len(report.images), report.outlines.mean) == (4, 0)
+    assert report.facts["chips"] == "2 of 2 places"
+    assert report.facts["to be found"] == "clean_ice, debris_covered_ice"
+    assert "kept from the model" not in report.facts
+    # 16 x 16 pixels of 20 m.
+    assert [(g.name, g.images, round(g.area_km2, 4)) for g in report.glaciers] == [("a", 2, 0.1024), ("b", 2, 0.1024)]
+    (table,) = report.classes
+    assert table.names == ("other+seasonal_snow+water", "clean_ice+debris_covered_ice")
+    assert [score.iou for score in table.scores] == [1, 1]
+    assert report.debris[0].glaciers == 2
+
+
+def test_table_of_sensors_loses_what_is_left_out() -> None:
+    model, chips = small_model("fusion-unet"), [icy_chip()]
+    rows = {row.name: row for row in sensor_table(model, chips)}
+    assert list(rows)[:3] == ["all", "without optical", "without illumination"]
+    assert rows["all"].lost == 0
+    for name, row in rows.items():
+        assert row.lost == pytest.approx(rows["all"].iou - row.iou), name
+        assert row.pixels + row.unseen == 2 * 32 * 32
+    blind = rows["(ice everywhere)"]
+    assert blind.iou == pytest.approx(0.25)
+    assert math.isnan(blind.ece)
+    (both, _) = sensor_table(
+        model, chips, PredictOptions(without=("optical",)), subsets={"S1": ("illumination", "terrain")}
+    )
+    assert both.iou == rows["radar alone"].iou
+
+
+def test_pixels_that_a_subset_cannot_see_are_told() -> None:
+    chip = icy_chip()
+    variables = dict(chip.variables)
+    for name in ("vv_db", "vh_db"):
+        variables[name] = variables[name].copy()
+        variables[name][:, :, :16] = np.nan
+    chip = dataclasses.replace(chip, variables=variables)
+    rows = {row.name: row for row in sensor_table(small_model("fusion-unet"), [chip])}
+    assert rows["all"].unseen == 0
+    assert rows["radar alone"].unseen == 2 * 32 * 16
+
+
+def test_subsets_are_those_that_all_chips_have() -> None:
+    whole = icy_chip()
+    without_radar = {name: v for name, v in whole.variables.items() if not name.startswith("v")}
+    found = common_subsets(small_model("fusion-unet"), [whole, icy_chip("b", variables=without_radar)])
+    assert "without radar" not in found
+    assert "without optical" in found
+    assert all("radar" not in left for left in found.values())
+
+
+def test_models_of_several_dates_are_also_shown_each_alone() -> None:
+    model, chip = small_model("fusion-unet-time"), icy_chip()
+    rows = {row.name: row for row in sensor_table(model, [chip], subsets=None)}
+    alone = sensor_table(model, [chip], PredictOptions(alone=True))
+    assert rows["each date alone"].iou == alone[0].iou
+    assert "each date alone" not in {row.name for row in alone}
+    report = evaluate_model(model, [chip], EvaluateOptions(sensors=True))
+    assert {row.name for row in report.sensors} == set(rows)
+    assert report.facts["dates"] == "with their neighbours"
+
+
+def test_what_cannot_be_evaluated_is_refused() -> None:
+    model = load_model("band-ratio")
+    with pytest.raises(ConfigError, match="no chips"):
+        evaluate_model(model, [])
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        EvaluateOptions(threshold=1.5)
+    with pytest.raises(ConfigError, match="margin"):
+        EvaluateOptions(margin=-1)
