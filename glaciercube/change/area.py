@@ -147,7 +147,7 @@ def calibration_of(
     if found is None or options != plain:
         return None
     low, high = found.resolution
-    same = found.reflectance == made.get("reflectance", "") or "optical" not in made["modalities"]
+    same = found.reflectance in ("either", made.get("reflectance", "")) or "optical" not in made["modalities"]
     # Masks other than those by default hide other pixels than the calibration saw.
     usual = json.dumps(asdict(MaskOptions()), sort_keys=True)
     same = same and made.get("mask", usual) == usual

@@ -97,7 +97,7 @@ class Calibration:
     source : str
         How they came about.
     reflectance : str
-        Level of the optical data: ``"surface"`` or ``"toa"``.
+        Level of the optical data: ``"surface"``, ``"toa"``, or ``"either"`` where it was both.
     resolution : (float, float)
         Pixel sizes, in metres, of the calibration places.
     scenes, ranges : tuple of int

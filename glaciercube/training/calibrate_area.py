@@ -1,177 +1,174 @@
-"""Measure the area errors of the shipped models on simulated glaciers.
+"""Measure the errors of area, and of its change, of models on simulated glaciers: the shipped intervals.
 
-``python -m glaciercube.training.calibrate_area --out FILE``. Each place is simulated, written as COGs and STAC items,
-found, loaded, composed and predicted as a user's data would be. One glacier and one year (or date) of each place gives
-one error, so that errors of one scene never count twice.
+``python -m glaciercube.training.calibrate_area --out FILE --cache FOLDER``. Scenes are of the training world's family
+of generators and of other mountains than any training: 320 places at two to five dates, over 1,000 glaciers. All
+glaciers of a scene count, each by its share of it. ``--draw`` only draws the scenes, which takes most of the time.
 """
 
 from __future__ import annotations
 
-import argparse
-import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
+import click
 import numpy as np
-import xarray as xr
+import numpy.typing as npt
 
-from glaciercube.catalog import find
-from glaciercube.change import AreaOptions, Calibration, clear_maps, error_scale, write_calibrations
-from glaciercube.cube import compose, load
-from glaciercube.errors import EmptySearchError, ModelError
-from glaciercube.inference import predict
+from glaciercube.change import Calibration, fit_correlation, read_calibrations, scene_correlation, write_calibrations
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
-from glaciercube.simulate.stac import write_catalog
-from glaciercube.simulate.world import World, WorldOptions, simulate_world
+from glaciercube.models.chips import Chip
+from glaciercube.simulate.sequence import SequenceOptions
+from glaciercube.training.area_errors import AreaError, Maps, area_errors, maps_of, modalities_of, without
+from glaciercube.training.simulated import simulated_chips
 
-__all__ = ["calibrate", "place_scores"]
+__all__ = ["FAMILY", "FIRST_SEED", "MAIN", "OTHERS", "Measured", "calibrations", "draw_chips", "measure"]
 
-# Seeds of calibration places; training and the demonstration use others.
-FIRST_SEED = 900_000
+#: Seeds of calibration scenes; training, tests and the demonstration use others.
+FIRST_SEED = 4_000_000
+FAMILY = "a"
+#: What users lack of every scene: nothing but layers of their own, also radar, also the elevation model.
+MAIN: Sequence[tuple[str, ...]] = (("layers",), ("layers", "sentinel-1"), ("layers", "sentinel-1", "dem"))
+#: What is measured on every third scene.
+OTHERS: Sequence[tuple[str, ...]] = (
+    (),
+    ("layers", "sun"),
+    ("layers", "sentinel-1", "sun"),
+    ("layers", "dem"),
+    ("layers", "sentinel-2"),
+)
 MODELS = ("fusion-unet", "band-ratio", "ndsi")
-# Variables that a user without that sensor, or without known sun angles, does not have.
-_WITHOUT = {
-    "sentinel-1": ("vv", "vh", "vv_db", "vh_db"),
-    "sun": ("hillshade",),
-    "dem": ("elevation", "slope", "aspect_sin", "aspect_cos", "curvature", "hillshade"),
-    "sentinel-2": ("blue", "green", "red", "nir", "swir16", "swir22", "optical_flags", "hillshade"),
-}
-_SUBSETS = ((), ("sun",), ("sentinel-1",), ("sentinel-1", "sun"), ("dem",), ("dem", "sentinel-1"), ("sentinel-2",))
-_LEAST_CLEAR = 0.3
+_FIRST_YEAR, _LAST_YEAR = 2016, 2024
+# Scenes whose pixels the correlation is fitted to.
+_PIXEL_SCENES = 80
+_SOURCE = "simulated glaciers of family {family}, surface and top-of-atmosphere reflectance, 10-30 m"
 
 
-@dataclass(frozen=True)
-class Score:
-    """One glacier's error in units of `error_scale`, the share called ice, and what they belong to."""
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of one model with one set of inputs."""
 
-    model: str
-    model_hash: str
+    model: Model
     modalities: tuple[str, ...]
-    every: str
-    value: float
-    share: float
+    errors: list[AreaError]
+    pixels: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], float]]
 
 
-def calibrate(places: int, *, workers: int = 2, progress: bool = True) -> list[Calibration]:
-    """Measure area errors over many simulated places.
+def draw_chips(first: int, count: int, folder: Path, *, family: str = FAMILY, workers: int = 1) -> Iterator[Chip]:
+    """Draw scenes, or read those drawn before: two of three as the world draws them, one with a change of eight years.
 
-    Parameters
-    ----------
-    places : int
-        How many; each gives at most one error per model, inputs and kind of area.
-    workers : int
-        Processes.
-    progress : bool
-        Show a progress bar.
+    Yields
+    ------
+    Chip
+        Of 160 pixels of 10 to 30 m, at two to five dates.
     """
-    from tqdm.auto import tqdm
-
-    scores: list[Score] = []
-    seeds = range(FIRST_SEED, FIRST_SEED + places)
-    # Spawned, since a fork of a process with threads of torch can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for found in tqdm(pool.map(place_scores, seeds), total=places, desc="calibrating", disable=not progress):
-            scores += found
-    return list(_gather(scores))
+    usual = SequenceOptions(size=160, dates=(2, 5), family=family)
+    long = SequenceOptions(size=160, dates=(2, 5), years=(_FIRST_YEAR, _LAST_YEAR), family=family)
+    split = first + (2 * count) // 3
+    for options, seeds in ((usual, range(first, split)), (long, range(split, first + count))):
+        simulated_chips(seeds, options, folder=folder, workers=workers)
+        for seed in seeds:
+            yield from simulated_chips([seed], options, folder=folder, progress=False)
 
 
-def place_scores(seed: int) -> list[Score]:
-    """Errors of all models and inputs on one simulated place; empty where it has no glacier to speak of.
+def measure(
+    models: Sequence[Model],
+    chips: Iterable[Chip],
+    subsets: Sequence[tuple[str, ...]] = MAIN,
+    others: Sequence[tuple[str, ...]] = OTHERS,
+) -> list[Measured]:
+    """Errors of models with several sets of inputs, on chips that are read once."""
+    found: dict[tuple[str, tuple[str, ...]], Measured] = {}
+    for order, chip in enumerate(chips):
+        for model in models:
+            done: set[tuple[str, ...]] = set()
+            for missing in (*subsets, *(others if order % 3 == 0 else ())):
+                shown = without(chip, missing)
+                modalities = modalities_of(model, shown)
+                if modalities is None or modalities in done:
+                    continue
+                done.add(modalities)
+                maps = maps_of(model, shown)
+                key = (model.hash, modalities)
+                entry = found.setdefault(key, Measured(model, modalities, [], []))
+                # The same glaciers, dates and years for every model and set of inputs.
+                entry.errors.extend(area_errors(chip, maps, np.random.default_rng([FIRST_SEED, order])))
+                if len(entry.pixels) < _PIXEL_SCENES and missing in subsets:
+                    entry.pixels.extend(_within_outlines(maps, chip))
+    return list(found.values())
 
-    Parameters
-    ----------
-    seed : int
-        Which place.
-    """
+
+def calibrations(measured: Iterable[Measured], *, family: str = FAMILY) -> Iterator[Calibration]:
+    """Calibrations of what was measured, one for each kind of area and of change."""
+    for entry in measured:
+        correlation = fit_correlation(entry.pixels) if entry.pixels else None
+        variogram = (
+            tuple(
+                (round(r, 1) if np.isfinite(r) else -1.0, round(s, 4))
+                for r, s in zip(correlation.ranges, correlation.sills, strict=True)
+            )
+            if correlation
+            else ()
+        )
+        kinds = sorted({(error.quantity, error.every) for error in entry.errors})
+        for quantity, every in kinds:
+            mine = [error for error in entry.errors if (error.quantity, error.every) == (quantity, every)]
+            numbers: Mapping[str, int] = {name: i for i, name in enumerate(dict.fromkeys(e.scene for e in mine))}
+            scenes = tuple(numbers[error.scene] for error in mine)
+            scores = tuple(float(error.score) for error in mine)
+            yield Calibration(
+                model=entry.model.contract.name,
+                model_hash=entry.model.hash,
+                modalities=entry.modalities,
+                every=every,
+                scores=scores,
+                shares=tuple(error.share for error in mine),
+                source=_SOURCE.format(family=family),
+                scenes=scenes,
+                quantity=quantity,
+                correlation=round(scene_correlation(scores, scenes), 4),
+                variogram=variogram if quantity == "area" else (),
+                reflectance="either",
+            )
+
+
+def _within_outlines(maps: Maps, chip: Chip) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], float]]:
+    """The first date, where there are glaciers: easy ground around them has no errors to speak of."""
+    if chip.glaciers is None or not (chip.glaciers > 0).any():
+        return []
+    inside = np.where(chip.glaciers > 0, maps.probability[0], np.nan).astype(np.float32)
+    return [(inside, maps.ice[0], chip.resolution)]
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write, or to add to.")
+@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder that keeps drawn scenes.")
+@click.option("--model", "models", multiple=True, default=MODELS, show_default=True, help="Models or their folders.")
+@click.option("--scenes", default=320, show_default=True, help="Simulated scenes.")
+@click.option("--workers", default=1, show_default=True, help="Processes that draw scenes.")
+@click.option("--draw", is_flag=True, help="Draw the scenes and stop.")
+def main(*, out: Path | None, cache: Path, models: tuple[str, ...], scenes: int, workers: int, draw: bool) -> None:
+    """Measure area errors of models on simulated glaciers, and write the calibrations of their intervals."""
     import torch
+    from tqdm import tqdm
 
     torch.set_num_threads(1)
-    rng = np.random.default_rng([seed, 7])
-    first = int(rng.integers(2016, 2020))
-    options = WorldOptions(
-        seed=seed,
-        size=96,
-        resolution=float(rng.choice([10, 20, 30])),
-        years=(first, first + int(rng.integers(1, 7))),
-        latitude=float(rng.choice([-1, 1]) * rng.uniform(25, 72)),
-        longitude=float(rng.uniform(-170, 170)),
-        cloud=float(rng.uniform(0.1, 0.6)),
-        dem_year=first - int(rng.integers(0, 12)),
-    )
-    world = simulate_world(options)
-    if not len(world.outlines):
-        return []
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # The band ratio says that it is meant for top-of-atmosphere reflectance; that is part of what is measured.
-        warnings.simplefilter("ignore")
-        catalog = write_catalog(world, Path(folder))
-        try:
-            scenes = find(catalog, world.region, f"{options.years[0]}/{options.years[-1]}")
-        except EmptySearchError:
-            return []
-        cube = compose(load(scenes, world.region)).load()
-        return [score for name in MODELS for score in _model_scores(load_model(name), cube, world, seed)]
-
-
-def _model_scores(model: Model, cube: xr.Dataset, world: World, seed: int) -> Iterator[Score]:
-    known: set[tuple[str, ...]] = set()
-    for missing in _SUBSETS:
-        part = cube.drop_vars([name for sensor in missing for name in _WITHOUT[sensor]], errors="ignore")
-        try:
-            modalities = tuple(sorted(m.name for m in model.contract.select([str(v) for v in part.data_vars])))
-        except ModelError:
-            continue  # this model cannot do without that sensor
-        if modalities in known:
-            continue
-        known.add(modalities)
-        prediction = predict(part, model).compute(scheduler="synchronous")
-        for every in ("observation", "year"):
-            found = _one_score(prediction, world, AreaOptions(every=every), seed)
-            if found is not None:
-                yield Score(model.contract.name, model.hash, modalities, every, *found)
-
-
-def _one_score(prediction: xr.Dataset, world: World, options: AreaOptions, seed: int) -> tuple[float, float] | None:
-    """Error and share of one glacier, drawn by the seed alone, so that all models are measured on the same one."""
-    rng = np.random.default_rng([seed, 8])
-    labels = world.labels
-    glacier = int(rng.integers(1, labels.max() + 1))
-    inside = labels == glacier
-    maps = list(clear_maps(prediction, options))
-    time, probability, _ = maps[int(rng.integers(len(maps)))]
-    clear = inside & np.isfinite(probability)
-    if clear.sum() < _LEAST_CLEAR * inside.sum():
-        return None
-    truth = world.truth["ice"].sel(year=time.year).to_numpy()
-    estimate = (probability > options.threshold) & clear
-    doubt = np.minimum(probability, 1 - probability)[clear].sum()
-    error = ((truth & clear).sum() - estimate.sum()) / error_scale(doubt, clear.sum())
-    return float(error), float(estimate.sum() / clear.sum())
-
-
-def _gather(scores: Iterable[Score]) -> Iterator[Calibration]:
-    groups: dict[tuple[str, str, tuple[str, ...], str], list[tuple[float, float]]] = {}
-    for score in scores:
-        key = (score.model, score.model_hash, score.modalities, score.every)
-        groups.setdefault(key, []).append((score.value, score.share))
-    for key, pairs in sorted(groups.items()):
-        values, shares = zip(*sorted(pairs), strict=True)
-        yield Calibration(*key, values, shares, source="simulated glaciers, surface reflectance, 10-30 m")
-
-
-def main() -> None:
-    """Run the calibration from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--places", type=int, default=300, help="simulated places (default 300)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
-    arguments = parser.parse_args()
-    write_calibrations(calibrate(arguments.places, workers=arguments.workers), arguments.out)
+    chips = draw_chips(FIRST_SEED, scenes, cache, workers=workers)
+    if draw or out is None:
+        click.echo(f"{sum(1 for _ in chips)} scenes in {cache}")
+        return
+    loaded = [load_model(name) for name in models]
+    measured = measure(loaded, tqdm(chips, total=scenes, desc="calibrating", unit="scene"))
+    made = list(calibrations(measured))
+    names = {one.model for one in made}
+    kept = [one for one in read_calibrations(out) if one.model not in names] if out.is_file() else []
+    write_calibrations([*kept, *made], out)
+    for one in made:
+        click.echo(
+            f"{one.model} {'+'.join(one.modalities)} {one.quantity} every {one.every}: {len(one.scores)} glaciers of "
+            f"{len(set(one.scenes))} scenes, correlation within a scene {one.correlation:.2f}"
+        )
 
 
 if __name__ == "__main__":
