@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import yaml
 
@@ -22,7 +22,7 @@ from glaciercube.campaign.provenance import settled
 from glaciercube.campaign.update import Companions, merged, patience, replan
 from glaciercube.catalog import Scenes, SensorOptions, find, hull, without_secrets
 from glaciercube.cluster import ClusterOptions
-from glaciercube.cube import ComposeOptions, LoadOptions
+from glaciercube.cube import ComposeOptions, LoadOptions, compose, load, settle_offsets
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
 from glaciercube.region import Region
@@ -30,11 +30,15 @@ from glaciercube.sensors import Layer, LayerOptions, get_sensor
 from glaciercube.store import StoreOptions
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from glaciercube.models.base import Model
 
-__all__ = ["Config", "ModelConfig", "RegionConfig", "load_config", "parse_config"]
+__all__ = ["Config", "CubeConfig", "ModelConfig", "RegionConfig", "load_config", "parse_config"]
 
 _log = logging.getLogger(__name__)
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -266,8 +270,58 @@ class Config:
         return {**found, "catalog": without_secrets(self.catalog), "layers": layers, "store": store}
 
 
-def load_config(path: str | Path) -> Config:
+@dataclass(frozen=True)
+class CubeConfig:
+    """Which cube to make; part of the configurations that need one and write no store.
+
+    Attributes
+    ----------
+    region, catalog, time, sensors, layers, compose, load
+        As in `Config`; not needed where no cube is.
+    """
+
+    region: RegionConfig | None = None
+    catalog: str = ""
+    time: str = ""
+    sensors: dict[str, SensorOptions] = field(
+        default_factory=lambda: {name: SensorOptions() for name in ("sentinel-2", "sentinel-1", "dem")}
+    )
+    layers: dict[str, LayerOptions] = field(default_factory=dict)
+    compose: ComposeOptions = field(default_factory=ComposeOptions)
+    load: LoadOptions = field(default_factory=LoadOptions)
+
+    def cube(self) -> xr.Dataset:
+        """Search, settle offsets, load and compose, lazily; see `glaciercube.compose`.
+
+        Raises
+        ------
+        ConfigError
+            If region, catalog or time are missing.
+        """
+        if self.region is None or not self.catalog or not self.time:
+            raise ConfigError("there is no cube without region, catalog and time", "add those keys")
+        region = self.region.region()
+        scenes = find(self.catalog, region, self.time, {**self.sensors, **self.layers})
+        return compose(load(settle_offsets(scenes, region), region, self.load), self.compose)
+
+
+@overload
+def load_config(path: str | Path) -> Config: ...
+
+
+@overload
+def load_config(path: str | Path, kind: type[Kind]) -> Kind: ...
+
+
+def load_config(path: str | Path, kind: Any = Config) -> Any:
     """Read a configuration file.
+
+    Parameters
+    ----------
+    path : path
+        YAML.
+    kind : type
+        Dataclass that it describes; `Config` by default.
 
     Raises
     ------
@@ -280,10 +334,18 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(f"cannot read the configuration {path} ({error.strerror})", "check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the configuration {path} is not text in UTF-8", "save it as UTF-8") from error
-    return parse_config(text, str(path))
+    return parse_config(text, str(path), kind)
 
 
-def parse_config(text: str, name: str = "configuration") -> Config:
+@overload
+def parse_config(text: str, name: str = ...) -> Config: ...
+
+
+@overload
+def parse_config(text: str, name: str, kind: type[Kind]) -> Kind: ...
+
+
+def parse_config(text: str, name: str = "configuration", kind: Any = Config) -> Any:
     """Read a configuration from YAML text.
 
     Parameters
@@ -292,6 +354,8 @@ def parse_config(text: str, name: str = "configuration") -> Config:
         YAML.
     name : str
         What to call it in errors.
+    kind : type
+        Dataclass that it describes; `Config` by default.
 
     Raises
     ------
@@ -309,16 +373,16 @@ def parse_config(text: str, name: str = "configuration") -> Config:
         problem = getattr(error, "problem", None) or "it is not YAML"
         raise ConfigError(f"{where}: {problem}", "mend the YAML there") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{name} is not a mapping", "write keys such as region, catalog, time and store")
+        raise ConfigError(f"{name} is not a mapping", "write keys such as region, catalog and time")
     content = _expanded(content)
-    _check_keys(Config, content, (), node, name)
+    _check_keys(kind, content, (), node, name)
     layers = content.get("layers")
     for layer, options in layers.items() if isinstance(layers, dict) else ():
         # What is not even of the right kind is told below.
         with _at_line(name, node, ("layers", layer)), contextlib.suppress(pydantic.ValidationError):
             Layer(layer, pydantic.TypeAdapter(LayerOptions).validate_python(options))
     try:
-        config = pydantic.TypeAdapter(Config).validate_python(content)
+        config = pydantic.TypeAdapter(kind).validate_python(content)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error.problem}", error.remedy) from None
     except pydantic.ValidationError as error:
@@ -327,7 +391,7 @@ def parse_config(text: str, name: str = "configuration") -> Config:
         raise ConfigError(
             f"{name} line {_line(node, path)}: {'.'.join(map(str, path))}: {first['msg']}", _remedy(first["type"])
         ) from error
-    for sensor in config.sensors:
+    for sensor in getattr(config, "sensors", ()):
         with _at_line(name, node, ("sensors", sensor)):
             get_sensor(sensor)
     return config

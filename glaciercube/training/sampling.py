@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -25,7 +25,7 @@ from glaciercube.training.windows import Window, WindowOptions, choose_windows
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["SampleOptions", "SampledChips", "crs_name", "sample_chips"]
+__all__ = ["SampleOptions", "SampledChips", "SamplesConfig", "crs_name", "sample_chips"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,52 @@ class SampleOptions:
         require(self.dates is None or self.dates >= 1, f"chips of {self.dates} dates", "give 1 or more, or null")
         require(0 <= self.hidden <= 1, f"hidden {self.hidden} is not a weight", "give 0 to 1")
         require(0 <= self.clear <= 1, f"clear {self.clear} is not a share", "give 0 to 1")
+
+
+@dataclass(frozen=True)
+class SamplesConfig(SampleOptions):
+    """Where samples come from, as the user writes it: outlines on a cube, or sets that were exported.
+
+    Attributes
+    ----------
+    outlines, debris, date, date_column
+        As of `sample_chips`; paths.
+    sets : tuple of str
+        Folders of `glaciercube.training.exchange.write_set`, instead of a cube and outlines.
+    """
+
+    outlines: str | None = None
+    debris: str | None = None
+    date: str | None = None
+    date_column: str | None = None
+    sets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "sets", tuple(self.sets))
+        require(not (self.outlines and self.sets), "samples have both outlines and sets", "give one of them")
+
+    def chips(self, cube: Callable[[], xr.Dataset]) -> Sequence[Chip]:
+        """The chips, lazily.
+
+        Parameters
+        ----------
+        cube : callable
+            Makes the cube, where one is needed: `glaciercube.config.CubeConfig.cube`.
+
+        Raises
+        ------
+        ConfigError
+            If there are neither outlines nor sets.
+        """
+        if self.sets:
+            from glaciercube.training.exchange import read_sets
+
+            return read_sets(self.sets)
+        require(self.outlines is not None, "samples have neither outlines nor sets", "give one of them")
+        return sample_chips(
+            cube(), str(self.outlines), self, date=self.date, date_column=self.date_column, debris=self.debris
+        )
 
 
 @dataclass(frozen=True, eq=False)
