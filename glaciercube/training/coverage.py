@@ -1,0 +1,221 @@
+"""Check shipped intervals on glaciers of another world: how often they hold, with seeds fixed beforehand.
+
+``python -m glaciercube.training.coverage --cache FOLDER --out FILE``. 500 scenes of the other family of generators,
+of which one glacier each is drawn, so that the glaciers are independent and the count of those inside their 90%
+interval is binomial.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import numpy as np
+
+from glaciercube.change import Calibration, find_calibration
+from glaciercube.change.correlation import area_std
+from glaciercube.errors import ModelError
+from glaciercube.models import load_model
+from glaciercube.models.base import Model
+from glaciercube.models.chips import Chip
+from glaciercube.training.area_errors import AreaError, Maps, area_errors, maps_of, modalities_of, without
+from glaciercube.training.calibrate_area import MAIN, MODELS, draw_chips
+
+__all__ = ["FAMILY", "FIRST_SEED", "Coverage", "check", "coverage"]
+
+#: Seeds of the check, chosen before any of it was drawn.
+FIRST_SEED = 5_000_000
+#: Family of generators: not that of training or calibration.
+FAMILY = "b"
+LEVEL = 0.9
+#: Limits of size classes, km2.
+SIZES = (0.0, 0.1, 0.5, 1.0, 5.0, np.inf)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often intervals hold.
+
+    Attributes
+    ----------
+    model : str
+        Name.
+    modalities : tuple of str
+        Inputs.
+    quantity, every : str
+        What the intervals are of.
+    glaciers, inside : int
+        How many, and how many within their interval.
+    below, above : int
+        True values below and above the interval.
+    p_value : float
+        Of a binomial test, two-sided, against the level.
+    width : float
+        Median width of the interval over the outline's area.
+    spread : float
+        Root mean square of (true - expected area) / standard deviation of correlated pixels, over single dates; 1 where
+        that is right. NaN where it was not measured.
+    independent : float
+        The same where each pixel errs for itself.
+    sizes : dict of str to (int, int, float)
+        By size class of the outline: glaciers, inside, and the mean of the absolute error of the area over the outline.
+    """
+
+    model: str
+    modalities: tuple[str, ...]
+    quantity: str
+    every: str
+    glaciers: int
+    inside: int
+    below: int
+    above: int
+    p_value: float
+    width: float
+    spread: float
+    independent: float
+    sizes: dict[str, tuple[int, int, float]]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One glacier against its interval."""
+
+    error: AreaError
+    low: float
+    high: float
+    ratio: float
+    alone: float
+
+
+def check(
+    model: Model, chips: Iterable[Chip], missing: Sequence[str], *, path: Path | None = None, level: float = LEVEL
+) -> Iterator[Coverage]:
+    """Hold a model's intervals against one glacier of each chip, for every kind of area and change."""
+    held: dict[tuple[str, str], list[_Held]] = {}
+    modalities: tuple[str, ...] = ()
+    for order, chip in enumerate(chips):
+        shown = without(chip, missing)
+        modalities = modalities_of(model, shown) or ()
+        if not modalities or chip.glaciers is None:
+            continue
+        maps = maps_of(model, shown)
+        rng = np.random.default_rng([FIRST_SEED, order])
+        found: dict[tuple[str, str], list[AreaError]] = {}
+        for error in area_errors(chip, maps, rng):
+            found.setdefault((error.quantity, error.every), []).append(error)
+        for (quantity, every), errors in sorted(found.items()):
+            calibration = find_calibration(model.hash, modalities, every, errors[0].quantity, path=path)
+            if calibration is None:
+                raise ModelError(
+                    f"model {model.contract.name!r} has no calibration of {quantity} every {every}",
+                    "measure it with glaciercube.training.calibrate_area",
+                )
+            drawn = errors[int(np.random.default_rng([FIRST_SEED, order, 1]).integers(len(errors)))]
+            held.setdefault((quantity, every), []).append(_hold(calibration, drawn, chip, maps, level))
+    for (quantity, every), each in held.items():
+        yield coverage(model.contract.name, modalities, quantity, every, each, level)
+
+
+def coverage(
+    model: str, modalities: tuple[str, ...], quantity: str, every: str, held: Sequence[_Held], level: float = LEVEL
+) -> Coverage:
+    """Sum up glaciers that were held against their intervals."""
+    from scipy.stats import binomtest
+
+    below = sum(one.error.true < one.low for one in held)
+    above = sum(one.error.true > one.high for one in held)
+    inside = len(held) - below - above
+    ratios, alone = (np.array([getattr(one, name) for one in held]) for name in ("ratio", "alone"))
+    sizes = {}
+    for low, high in pairwise(SIZES):
+        here = [one for one in held if low <= one.error.outline < high]
+        good = sum(one.low <= one.error.true <= one.high for one in here)
+        errors = [abs(one.error.true - one.error.said) / one.error.outline for one in here]
+        sizes[f"{low:g}-{high:g} km2"] = (len(here), good, round(float(np.mean(errors)), 4) if here else float("nan"))
+    return Coverage(
+        model=model,
+        modalities=modalities,
+        quantity=quantity,
+        every=every,
+        glaciers=len(held),
+        inside=inside,
+        below=below,
+        above=above,
+        p_value=float(binomtest(inside, len(held), level).pvalue),
+        width=float(np.median([(one.high - one.low) / one.error.outline for one in held])),
+        spread=float(np.sqrt(np.mean(ratios**2))),
+        independent=float(np.sqrt(np.mean(alone**2))),
+        sizes=sizes,
+    )
+
+
+def _hold(calibration: Calibration, error: AreaError, chip: Chip, maps: Maps, level: float) -> _Held:
+    """Interval of the clear part of a glacier: what is hidden has bounds of its own, which always hold."""
+    low, high = calibration.quantiles(level, error.share)
+    # As in `Calibration.interval`: the estimate itself stays inside.
+    lower, upper = error.said + min(low, 0.0) * error.scale, error.said + max(high, 0.0) * error.scale
+    ratio = alone = float("nan")
+    correlation = calibration.pixel_correlation
+    if correlation is not None and chip.glaciers is not None:
+        p = np.where(chip.glaciers == error.glacier, maps.probability[0], np.nan)
+        seen = np.isfinite(p)
+        off = float(maps.ice[0][seen].sum() - p[seen].sum()) * chip.resolution**2 / 1e6
+        std = area_std(p, chip.resolution, correlation)
+        single = float(np.sqrt((p[seen] * (1 - p[seen])).sum())) * chip.resolution**2 / 1e6
+        ratio, alone = (off / std if std else 0.0), off / max(single, 1e-9)
+    return _Held(error, lower, upper, ratio, alone)
+
+
+@click.command()
+@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder that keeps drawn scenes.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
+@click.option("--calibrations", type=click.Path(path_type=Path), help="Others than those shipped.")
+@click.option("--model", "models", multiple=True, default=MODELS, show_default=True, help="Models or their folders.")
+@click.option("--scenes", default=500, show_default=True, help="Simulated scenes, one glacier each.")
+@click.option("--family", default=FAMILY, show_default=True, help="Family of generators.")
+@click.option("--draw", is_flag=True, help="Draw the scenes and stop.")
+def main(
+    *,
+    cache: Path,
+    out: Path | None,
+    calibrations: Path | None,
+    models: tuple[str, ...],
+    scenes: int,
+    family: str,
+    draw: bool,
+) -> None:
+    """Report how often the intervals of areas and changes hold on simulated glaciers of another world."""
+    import torch
+
+    torch.set_num_threads(1)
+    if draw:
+        click.echo(f"{sum(1 for _ in draw_chips(FIRST_SEED, scenes, cache, family=family))} scenes in {cache}")
+        return
+    done: set[tuple[str, tuple[str, ...]]] = set()
+    rows = []
+    for model in (load_model(name) for name in models):
+        for missing in MAIN:
+            chips = draw_chips(FIRST_SEED, scenes, cache, family=family)
+            found = list(check(model, chips, missing, path=calibrations))
+            # Models that take less than is shown meet the same inputs several times.
+            if not found or (model.hash, found[0].modalities) in done:
+                continue
+            done.add((model.hash, found[0].modalities))
+            rows += found
+            for one in found:
+                click.echo(
+                    f"{one.model} {'+'.join(one.modalities)} {one.quantity} every {one.every}: {one.inside} of "
+                    f"{one.glaciers} ({one.inside / one.glaciers:.3f}), p {one.p_value:.3g}, median width "
+                    f"{one.width:.3f} of the outline; error over deviation {one.spread:.2f} "
+                    f"(independent pixels {one.independent:.1f})"
+                )
+    if out is not None:
+        out.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
