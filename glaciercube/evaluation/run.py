@@ -68,15 +68,20 @@ def evaluate_model(
         If a chip lacks what the model requires, has no label to be found, or no pixel can be compared.
     """
     options = options or EvaluateOptions()
-    require(bool(chips), "there are no chips to evaluate on", "give a set that holds some")
+    require(len(chips) > 0, "there are no chips to evaluate on", "give a set that holds some")
     shown, contract = options.shown, model.contract
+    # Chips may be read from disk each time that they are looked at.
+    places, wanted = dict[str, None](), dict[str, None]()
+    for chip in chips:
+        places[chip.place or chip.name] = None
+        wanted |= dict.fromkeys(ice_labels(chip, shown.positive))
     facts = {
         "model": f"{contract.name} {contract.version}, {model.module.parameter_count:,} weights",
         "content hash": model.hash,
         "classes": ", ".join(contract.classes),
         "set": source,
-        "chips": f"{len(chips)} of {len({chip.place or chip.name for chip in chips})} places",
-        "to be found": ", ".join(dict.fromkeys(n for chip in chips for n in ice_labels(chip, shown.positive))),
+        "chips": f"{len(chips)} of {len(places)} places",
+        "to be found": ", ".join(wanted),
         "kept from the model": ", ".join(shown.without),
         "dates": "each by itself" if shown.alone or contract.time_context is None else "with their neighbours",
         "pixels": shown.where,
