@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import xarray as xr
 from scipy.stats import mannwhitneyu
 
 from glaciercube.models.classes import GROUND
+from glaciercube.simulate import second, second_ice, second_terrain
 from glaciercube.simulate.sequence import GROUND_CLASSES, SequenceOptions, draw_sequence
 from glaciercube.training.simulated import CLOUD_WEIGHT, simulated_chips
 
@@ -109,3 +111,45 @@ def test_coherence_and_backscatter_hardly_part_debris_from_rock() -> None:
     # Real scenes: 0.38 to 0.59 (mean 0.51), and 0.44 to 0.64 for the backscatter of Khumbu. Plants lie lower still.
     assert 0.35 < np.mean(apart["coherence"]) < 0.6
     assert 0.35 < np.mean(apart["vv"]) < 0.65
+
+
+def test_the_second_family_is_valid_and_decided_by_its_seed() -> None:
+    options = replace(SMALL, family="b", dates=2)
+    one, same, first = draw_sequence(5, options), draw_sequence(5, options), draw_sequence(5, replace(SMALL, dates=2))
+    xr.testing.assert_identical(one, same)
+    assert set(one.data_vars) == set(first.data_vars)
+    for name, value in one.data_vars.items():
+        assert value.dims == first[name].dims
+        assert value.dtype == first[name].dtype
+    for seed in range(4):
+        drawn = draw_sequence(seed, replace(options, cloud_cover=0.3, gaps=False))
+        for band in ("blue", "nir", "swir22"):
+            assert float(drawn[band].min()) > 0.9e-4
+            assert float(drawn[band].max()) < 1.6
+        ice = np.isin(drawn["ground"], (1, 2))
+        assert (ice[0] == (drawn["glaciers"] > 0)).all()
+        assert not (ice[1] & ~ice[0]).any()
+        assert 0.2 < float(drawn["cloud"].mean()) < 0.4
+        vv = 10 * np.log10(drawn["vv"].to_numpy())
+        assert -26 < np.nanpercentile(vv, 1) < np.nanpercentile(vv, 99) < 6
+    both = [np.isin(draw_sequence(9, replace(SMALL, family=name))["ground"], (1, 2)) for name in ("a", "b")]
+    assert not np.array_equal(both[0], both[1])
+
+
+def test_the_families_share_no_code_for_terrain_and_ice() -> None:
+    first = {"terrain", "ice", "landscape"}
+    for module, allowed in (
+        (second_terrain, {"surface"}),
+        (second_ice, {"surface", "second_terrain"}),
+        # The container of a place through the years, and how long it is known, but none of what draws it.
+        (second, {"surface", "second_terrain", "second_ice", "landscape"}),
+    ):
+        tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+        taken = {
+            (str(node.module).rsplit(".", 1)[-1], alias.name)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("glaciercube")
+            for alias in node.names
+        }
+        assert {name for name, _ in taken} <= allowed
+        assert {name for origin, name in taken if origin in first} <= {"Landscape", "EARLIER", "LATER"}

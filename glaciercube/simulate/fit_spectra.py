@@ -31,7 +31,8 @@ Array: TypeAlias = npt.NDArray[np.float64]
 JsonDict: TypeAlias = dict[str, Any]
 
 _METHOD = (
-    "Statistics of natural-log reflectance, clipped at the floor first. mean: mean of the scenes' means. between: "
+    "Statistics of natural-log reflectance, clipped at the floor first. means: means of the scenes, by name. "
+    "mean: mean of these. between: "
     "covariance of the scenes' means, shrunk towards the covariance pooled over the classes, "
     "((n - 1) S + 6 P) / (n - 1 + 6), and multiplied by 1 + 1/n for the uncertainty of the mean itself. within: mean "
     "of the scenes' covariances. share_between: trace of the plain between-scene covariance over that trace plus the "
@@ -119,6 +120,7 @@ def _class_statistics(table: pd.DataFrame) -> JsonDict:
             "mean": np.round(means.mean(axis=0), 4).tolist(),
             "between": np.round(shrunk * (1 + 1 / n), 6).tolist(),
             "within": np.round(within, 6).tolist(),
+            "means": np.round(means, 4).tolist(),
         }
     return out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import xarray as xr
@@ -32,6 +32,7 @@ from glaciercube.simulate.layers import (
 from glaciercube.simulate.optical import render_optical
 from glaciercube.simulate.radar import Orbit, render_radar
 from glaciercube.simulate.second import second_landscape
+from glaciercube.simulate.second_sensors import add_second_clouds, render_second_optical, render_second_radar
 from glaciercube.simulate.spectra import BANDS, Level
 from glaciercube.simulate.surface import LAND, FloatArray, IntArray, Surface
 
@@ -48,14 +49,50 @@ DEBRIS_APART = 0.6
 LONGEST = 8  # years between the first and the last date, unless told otherwise
 
 
+class _Light(TypedDict):
+    sun_azimuth: float
+    sun_elevation: float
+
+
+def _optical(surface: Surface, light: _Light, level: Level, seed: int, ground_seed: int) -> xr.Dataset:
+    return render_optical(surface, **light, level=level, seed=seed, ground_seed=ground_seed, steady=STEADY)
+
+
+def _clouds(optical: xr.Dataset, light: _Light, level: Level, cover: float, seed: int) -> xr.Dataset:
+    return add_clouds(optical, **light, level=level, cover=cover, seed=seed)
+
+
+def _radar(surface: Surface, orbit: Orbit, seed: int, ground_seed: int) -> xr.Dataset:
+    return render_radar(surface, orbit=orbit, seed=seed, ground_seed=ground_seed, debris_apart=DEBRIS_APART)
+
+
+def _second_optical(surface: Surface, light: _Light, level: Level, seed: int, ground_seed: int) -> xr.Dataset:
+    return render_second_optical(surface, **light, level=level, seed=seed, ground_seed=ground_seed)
+
+
+def _second_clouds(optical: xr.Dataset, light: _Light, level: Level, cover: float, seed: int) -> xr.Dataset:
+    del level  # their light is drawn, not computed
+    return add_second_clouds(optical, **light, cover=cover, seed=seed)
+
+
+def _second_radar(surface: Surface, orbit: Orbit, seed: int, ground_seed: int) -> xr.Dataset:
+    return render_second_radar(surface, orbit=orbit, seed=seed, ground_seed=ground_seed)
+
+
 @dataclass(frozen=True)
 class _Family:
     """Generators that belong together."""
 
     landscape: Callable[..., Landscape]
+    optical: Callable[[Surface, _Light, Level, int, int], xr.Dataset]
+    clouds: Callable[[xr.Dataset, _Light, Level, float, int], xr.Dataset]
+    radar: Callable[[Surface, Orbit, int, int], xr.Dataset]
 
 
-_FAMILIES = {"a": _Family(random_landscape), "b": _Family(second_landscape)}
+_FAMILIES: Final = {
+    "a": _Family(random_landscape, _optical, _clouds, _radar),
+    "b": _Family(second_landscape, _second_optical, _second_clouds, _second_radar),
+}
 
 
 @dataclass(frozen=True)
@@ -256,17 +293,11 @@ def _date(
     sun = draw_sun(rng, plan.latitude, when)
     cover = draw_cover(rng) if options.cloud_cover is None else options.cloud_cover
     surface = landscape.surface(when)
-    optical = render_optical(
-        surface,
-        sun_azimuth=sun[0],
-        sun_elevation=sun[1],
-        level=plan.level,
-        seed=seed,
-        ground_seed=landscape.seed,
-        steady=STEADY,
-    )
-    scene = add_clouds(optical, cover=cover, sun_azimuth=sun[0], sun_elevation=sun[1], level=plan.level, seed=seed)
-    radar = render_radar(surface, orbit=plan.orbit, seed=seed, ground_seed=landscape.seed, debris_apart=DEBRIS_APART)
+    light: _Light = {"sun_azimuth": sun[0], "sun_elevation": sun[1]}
+    family, keys = _FAMILIES[options.family], (seed, landscape.seed)
+    optical = family.optical(surface, light, plan.level, *keys)
+    scene = family.clouds(optical, light, plan.level, cover, seed)
+    radar = family.radar(surface, plan.orbit, *keys)
     scene = scene.assign(vv=radar["vv"], vh=radar["vh"], ground=(("y", "x"), _ground(surface)))
     if "coherence" in options.layers:
         speed = flow_speed(landscape.thickness(when.year), surface.elevation, plan.resolution)

@@ -22,6 +22,7 @@ __all__ = [
     "draw_atmosphere",
     "draw_lithology",
     "draw_scene_spectra",
+    "load_atmospheres",
     "load_statistics",
     "log_vector",
 ]
@@ -67,6 +68,8 @@ class ClassStatistics:
         Predictive covariance of a new scene's mean, regularised (see the method stated in `spectra.json`).
     within : (band, band) float64
         Covariance of pixels within a scene.
+    means : (scene, band) float32
+        Means of the single scenes.
     """
 
     scenes: int
@@ -75,6 +78,7 @@ class ClassStatistics:
     mean: Vector
     between: npt.NDArray[np.float64]
     within: npt.NDArray[np.float64]
+    means: Vector
 
 
 @dataclass(frozen=True)
@@ -146,9 +150,17 @@ def load_statistics(level: Level) -> dict[str, ClassStatistics]:
             mean=np.asarray(entry["mean"], dtype=np.float32),
             between=np.asarray(entry["between"], dtype=np.float64),
             within=np.asarray(entry["within"], dtype=np.float64),
+            means=np.asarray(entry["means"], dtype=np.float32),
         )
         for name, entry in _document()[level].items()
     }
+
+
+def load_atmospheres() -> list[tuple[Vector, Vector]]:
+    """Path reflectance and transmission (band,) of each scene of the table."""
+    table = _document()["atmosphere"]
+    pairs = zip(table["path"], table["transmission"], strict=True)
+    return [(np.asarray(path, dtype=np.float32), np.asarray(part, dtype=np.float32)) for path, part in pairs]
 
 
 def log_vector(reflectance: tuple[float, ...]) -> Vector:
