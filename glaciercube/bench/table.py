@@ -1,0 +1,217 @@
+"""The benchmark: ``python -m glaciercube.bench.table --data FOLDER``.
+
+Every model on every set and fold, trained within one budget, scored, and written as ``benchmark.md`` and
+``benchmark.json``. A run that was killed goes on where it stopped: each model and fold is kept. ``--quick`` takes a
+minute and says nothing but that all parts work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from glaciercube.bench.cells import Budget, one_thread, run_cell
+from glaciercube.bench.entrants import ENTRANTS, Entrant
+from glaciercube.bench.real_sets import real_folder, real_sets
+from glaciercube.bench.report import Section, markdown, section_of
+from glaciercube.bench.sets import BenchSet, Fold
+from glaciercube.models.builtin import builtin_contract, builtin_names
+
+__all__ = ["BUDGETS", "Options", "main", "sections", "write"]
+
+#: Of each set: pixels of single spectra need smaller crops and less time than maps.
+BUDGETS = {
+    "vinciguerra": Budget(seconds=30.0, batch=4, size=64),
+    "debris_hma": Budget(seconds=40.0, batch=4, size=128),
+    "spectra": Budget(seconds=12.0, batch=16, size=32),
+    "simulated": Budget(seconds=40.0, batch=4, size=128),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run.
+
+    Attributes
+    ----------
+    data : Path or None
+        Folder of the real sets; None leaves them out.
+    out : Path
+        Where cells are kept and the table is written.
+    sets : tuple of str
+        Of those only; all where empty.
+    models : tuple of str
+        Kinds, titles or names of entrants; all where empty.
+    quick : bool
+        One fold of small sets, next to no training.
+    kept : bool
+        Whether only to write what earlier runs found.
+    """
+
+    data: Path | None
+    out: Path
+    sets: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    quick: bool = False
+    kept: bool = False
+
+
+def sections(options: Options) -> list[Section]:
+    """Run what is not there yet, and give the table, real sets first.
+
+    Returns
+    -------
+    list of Section
+        One per set, in order.
+    """
+    one_thread()
+    return [_section(bench, options) for bench in _sets(options)]
+
+
+def _sets(options: Options) -> Iterable[BenchSet]:
+    """The sets that are asked for; each is read when its turn comes."""
+    if options.data is not None:
+        for bench in real_sets(options.data, small=options.quick):
+            if not options.sets or bench.name in options.sets:
+                yield bench
+
+
+def _section(bench: BenchSet, options: Options) -> Section:
+    folds = list(bench.folds())
+    # Of a quick look the last: the first of debris_hma shows next to no debris in its middle.
+    chosen = range(len(folds))[-1:] if options.quick else range(len(folds))
+    entrants = _chosen(options)
+    budget = BUDGETS[bench.name]
+    if options.quick:
+        budget = replace(budget, seconds=0.5, least_steps=0.0, least_passes=0.0)
+    cells = []
+    with tqdm(total=len(chosen) * len(entrants), desc=bench.name, unit="cell") as bar:
+        for entrant in entrants:
+            own = _as_wanted(entrant, bench)
+            parted = list(own.folds())
+            for number in chosen:
+                bar.set_postfix_str(f"{entrant.title}, {parted[number].name}")
+                cells.append(run_cell(entrant, own, parted[number], budget, options.out / "cells", kept=options.kept))
+                bar.update()
+    return section_of(_title(bench), _notes(bench, [folds[i] for i in chosen], budget), cells)
+
+
+def _as_wanted(entrant: Entrant, bench: BenchSet) -> BenchSet:
+    """The set in the reflectance that a rule wants."""
+    return bench.of_reflectance(builtin_contract(entrant.model, {}).reflectance) if entrant.kind == "rule" else bench
+
+
+def _chosen(options: Options) -> list[Entrant]:
+    """Entrants that are asked for; shipped models are there only if their weights are."""
+    asked = [e for e in ENTRANTS if not options.models or {e.kind, e.title, e.model} & set(options.models)]
+    return [e for e in asked if e.kind not in ("shipped", "tuned") or e.model in builtin_names()]
+
+
+def _title(bench: BenchSet) -> str:
+    return f"{bench.name} ({'real' if bench.real else 'simulated'})"
+
+
+def _notes(bench: BenchSet, folds: Sequence[Fold], budget: Budget) -> list[str]:
+    return [
+        (
+            f"labels: {bench.mapping}. Scored is the probability of {' + '.join(bench.positive_classes)}; of a model "
+            "without these classes, its glacier probability"
+        ),
+        f"folds: {', '.join(fold.name for fold in folds)}; {bench.split}",
+        *bench.notes,
+        (
+            f"budget: {budget.seconds:g} s of processor time in one thread for each model and fold; batches of "
+            f"{budget.batch} crops of {budget.size} pixels, AdamW with a peak rate of {budget.rate:g}, five classes, "
+            f"seed {budget.seed}; a model is trained if that gives it {budget.least_steps:g} steps and "
+            f"{budget.least_passes:g} passes over the training pixels or more, by its speed over three steps"
+        ),
+    ]
+
+
+def write(found: Sequence[Section], options: Options, command: str) -> Path:
+    """Write the table as Markdown and JSON; return the Markdown's path."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    head = ["# Benchmark", "", f"Made by `{command}` on {_machine()}.", "", *_HEAD]
+    path = options.out / "benchmark.md"
+    path.write_text(markdown(head, found), encoding="utf-8")
+    record: dict[str, Any] = {"command": command, "machine": _machine()}
+    record["sections"] = [{"title": s.title, "notes": s.notes, **s.record} for s in found]
+    (options.out / "benchmark.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return path
+
+
+_HEAD = (
+    (
+        "Real sets come first: a simulated score says little of real ice. Every trained model is given the same "
+        "layers, crops, learning rate and processor time; none is chosen by its test fold, and none is calibrated for the set. "
+        "Scores are means over the folds, at a probability of 0.5."
+    ),
+    "",
+    "- *best threshold*: IoU at the threshold chosen in sight of the labels, which is no score of the model.",
+    "- *IoU ± 1 px* leaves out the pixels that touch one of the other label.",
+    "- *ECE*: expected calibration error over all pixels, and over those within 50 m of the label's outlines.",
+    "- *s/Mpx*: processor time of one date of a million pixels in one thread, of the contract that was trained.",
+    (
+        "- *weights*: trained parameters with the set's layers and five classes; [architectures](architectures.md) has "
+        "the published counts."
+    ),
+    "",
+    "With such budgets the order of the networks is that of what little training gives, not of what they can reach.",
+)
+
+
+def _machine() -> str:
+    import torch
+
+    name = platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8", errors="ignore").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"one thread of {name} ({os.cpu_count()} cores), torch {torch.__version__}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m glaciercube.bench.table", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of the real sets (or GLACIERCUBE_REAL_DATA)")
+    parser.add_argument("--no-real", action="store_true", help="leave the real sets out")
+    parser.add_argument("--out", type=Path, default=Path("out/benchmark"), help="where cells and table go")
+    parser.add_argument("--sets", default="", help="only these, with commas between")
+    parser.add_argument(
+        "--models", default="", help="only these titles, names or kinds (rule, scratch, shipped, tuned)"
+    )
+    parser.add_argument("--quick", action="store_true", help="one fold, next to no training: says only that it works")
+    parser.add_argument("--kept", action="store_true", help="run nothing: write what earlier runs found")
+    parser.add_argument("--docs", type=Path, help="copy the Markdown there")
+    given = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    options = Options(
+        None if given.no_real else real_folder(given.data),
+        given.out,
+        tuple(filter(None, given.sets.split(","))),
+        tuple(filter(None, given.models.split(","))),
+        quick=given.quick,
+        kept=given.kept,
+    )
+    shown = [f"--{name} {getattr(given, name)}" for name in ("sets", "models") if getattr(given, name)]
+    command = " ".join(["python -m glaciercube.bench.table", *shown, *(["--quick"] if given.quick else [])])
+    path = write(sections(options), options, command)
+    if given.docs is not None:
+        shutil.copyfile(path, given.docs)
+    sys.stdout.write(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
