@@ -1,0 +1,180 @@
+"""Extents change no faster than ice can, and what the prior overrules is told."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from glaciercube.change.area import area_series
+from glaciercube.change.priors import (
+    GAINED,
+    LOST,
+    UNCONFIRMED,
+    PriorOptions,
+    _forward_backward,
+    prior_report,
+    smooth_series,
+    with_prior,
+)
+from glaciercube.errors import ConfigError, CubeError
+from glaciercube.inference import QUALITY_BITS
+
+Array = npt.NDArray[Any]
+YEARS = np.arange(7.0)
+
+
+def tongue(front: int, shape: tuple[int, int] = (40, 60)) -> Array:
+    """Ice over the rows 10 to 29, up to a column."""
+    ice = np.zeros(shape, bool)
+    ice[10:30, :front] = True
+    return ice
+
+
+def said(ice: Array, sure: float = 0.9) -> Array:
+    return np.where(ice, sure, 1 - sure).astype(np.float64)
+
+
+def cube(probability: Array, quality: Array | None = None) -> xr.Dataset:
+    grid = GeoBox(probability.shape[1:], Affine(20, 0, 500_000, 0, -20, 6_000_000), "EPSG:32633")
+    time = pd.to_datetime([f"{2015 + n}-08-01" for n in range(len(probability))])
+    coords = {**xr_coords(grid), "time": time}
+    dims = ("time", "y", "x")
+    variable = xr.DataArray(probability.astype(np.float32), dims=dims, coords=coords)
+    variable.encoding["grid_mapping"] = "spatial_ref"
+    flags = np.zeros(probability.shape, np.uint8) if quality is None else quality
+    return xr.Dataset(
+        {"glacier_probability": variable, "quality": (dims, flags)}, attrs={"region": "here", "provenance": "{}"}
+    )
+
+
+def test_the_posterior_is_that_of_every_series_of_states_weighed() -> None:
+    rng = np.random.default_rng(0)
+    ice, lost, gained = rng.uniform(0.05, 0.95, 5), rng.uniform(0.01, 0.5, 4), rng.uniform(0.01, 0.5, 4)
+    weights, states = [], list(itertools.product((0, 1), repeat=5))
+    for state in states:
+        weight = 0.5
+        for n, on in enumerate(state):
+            weight *= ice[n] if on else 1 - ice[n]
+            if n:
+                change = lost[n - 1] if state[n - 1] else gained[n - 1]
+                weight *= change if on != state[n - 1] else 1 - change
+        weights.append(weight)
+    wanted = np.array(weights) @ np.array(states) / sum(weights)
+    found = _forward_backward(*(part[:, None, None] for part in (ice, lost, gained)))
+    np.testing.assert_allclose(found[:, 0, 0], wanted, rtol=1e-9)
+
+
+def test_a_date_that_no_other_agrees_with_is_overruled_and_told() -> None:
+    probability = np.stack([said(tongue(40))] * 7)
+    probability[3, 15:20, 5:12] = 0.1  # a shadow in the middle of the ice
+    probability[4, 33:38, 40:50] = 0.9  # snow far below it
+    made, flags = smooth_series(probability, YEARS, 20.0)
+    assert ((made >= 0.5) == tongue(40)).all()
+    assert (flags[3, 15:20, 5:12] == GAINED).all()
+    assert (flags[4, 33:38, 40:50] == LOST).all()
+    assert (flags > 0).sum() == 5 * 7 + 5 * 10
+    report = prior_report(with_prior(cube(probability)))
+    np.testing.assert_allclose(report["gained_km2"], [0, 0, 0, 35 * 4e-4, 0, 0, 0])
+    np.testing.assert_allclose(report["lost_km2"], [0, 0, 0, 0, 50 * 4e-4, 0, 0])
+    assert report["share"][4] == pytest.approx(50 / 2400)
+
+
+@pytest.mark.parametrize(
+    "fronts",
+    [
+        [40, 40, 38, 36, 34, 31, 28],  # a loss of 30 %, year by year
+        [25, 25, 25, 55, 55, 55, 55],  # a surge of 600 m within a year
+        [50, 50, 50, 50, 20, 20, 20],  # a calving event of 600 m
+        [58, 57, 57, 30, 12, 11, 10],  # a tongue that falls apart within two years
+    ],
+)
+def test_retreat_surge_calving_and_collapse_are_not_hidden(fronts: list[int]) -> None:
+    true = np.stack([tongue(front) for front in fronts])
+    made, _ = smooth_series(np.stack([said(ice) for ice in true]), YEARS, 20.0)
+    lost = true[0] & ~true[-1]
+    area = (made >= 0.5).sum(axis=(1, 2))
+    assert area[-1] == true[-1].sum()
+    assert area[0] == true[0].sum()
+    assert not (made[-1] >= 0.5)[lost].any()
+
+
+def test_what_only_the_last_date_shows_is_unconfirmed_unless_it_is_marked() -> None:
+    true = np.stack([tongue(50)] * 6 + [tongue(20)])
+    probability = np.stack([said(ice) for ice in true])
+    gone = tongue(50) & ~tongue(20)
+    made, flags = smooth_series(probability, YEARS, 20.0)
+    far = gone & (np.arange(60) < 40)[None] & (abs(np.arange(40) - 19.5) < 3)[:, None]
+    assert (made[-1] >= 0.5)[far].all()
+    assert (flags[-1][far] == GAINED | UNCONFIRMED).all()
+    made, flags = smooth_series(probability, YEARS, 20.0, allowed=gone)
+    assert not (made[-1] >= 0.5)[gone].any()
+    assert not flags.any()
+    # Without dates that agree nothing is allowed for, however many say the same.
+    late = np.stack([said(tongue(58))] * 3 + [said(tongue(4))] * 4)
+    none, _ = smooth_series(late, YEARS / 100, 20.0, PriorOptions(agree=0, trust=0.5))
+    some, _ = smooth_series(late, YEARS / 100, 20.0, PriorOptions(agree=2, trust=0.5))
+    assert (none[0] >= 0.5).sum() < (some[0] >= 0.5).sum() == tongue(58).sum()
+
+
+def test_hidden_pixels_are_no_evidence_and_stay_missing() -> None:
+    probability = np.stack([said(tongue(40))] * 5)
+    probability[2] = 0.99
+    quality = np.zeros(probability.shape, np.uint8)
+    quality[2] = QUALITY_BITS["cloud"]
+    probability[1, 12, 12] = np.nan
+    found = with_prior(cube(probability, quality))
+    made = found["glacier_probability"].to_numpy()
+    assert np.isnan(made[2]).all()
+    assert np.isnan(made[1, 12, 12])
+    assert np.isfinite(np.delete(made, 2, axis=0)).sum() == 4 * 2400 - 1
+    assert not found["overruled"].any()
+    np.testing.assert_array_equal(found["glacier_probability_observed"], probability.astype(np.float32))
+    assert prior_report(found)["seen_km2"].tolist() == pytest.approx([0.96, 0.9596, 0, 0.96, 0.96])
+
+
+def test_a_lazy_cube_is_corrected_block_by_block_as_the_whole() -> None:
+    rng = np.random.default_rng(1)
+    true = np.stack([tongue(front, (90, 150)) for front in (120, 118, 100, 96, 90)])
+    probability = np.clip(said(true, 0.8) + rng.normal(0, 0.25, true.shape), 0, 1)
+    probability[rng.uniform(size=true.shape) < 0.05] = np.nan
+    whole = with_prior(cube(probability))
+    lazy = with_prior(cube(probability).chunk({"time": 1, "y": 40, "x": 64}))
+    assert lazy["overruled"].chunks is not None
+    xr.testing.assert_identical(lazy.compute(), whole)
+    assert whole["overruled"].any()
+
+
+def test_areas_are_read_with_the_prior_and_get_no_interval_that_was_fitted_without() -> None:
+    import geopandas as gpd
+    from shapely.geometry import box
+
+    probability = np.stack([said(tongue(40))] * 5)
+    probability[2, 12:28, 5:30] = 0.1
+    observed = cube(probability)
+    outline = gpd.GeoDataFrame(
+        {"name": ["a"]}, geometry=[box(500_000, 5_999_200, 501_200, 6_000_000)], crs="EPSG:32633"
+    )
+    corrected = with_prior(observed)
+    assert "provenance" not in corrected.attrs
+    assert json.loads(corrected.attrs["prior"])["agree"] == 2
+    areas = [area_series(one, outline)["area_km2"].to_numpy() for one in (observed, corrected)]
+    assert areas[0].min() < 0.2
+    np.testing.assert_allclose(areas[1], 0.32, rtol=1e-6)
+
+
+def test_options_that_mean_nothing_are_refused() -> None:
+    for wrong in ({"retreat": -1.0}, {"blur": 0.0}, {"trust": 0.0}, {"agree": -1}, {"hidden_by": ("fog",)}):
+        with pytest.raises(ConfigError):
+            PriorOptions(**wrong)
+    with pytest.raises(CubeError, match="two dates"):
+        with_prior(cube(np.zeros((1, 4, 4))))
