@@ -11,6 +11,8 @@ from small_models import small_model
 from test_evaluation_predict import make_chip
 
 from glaciercube.errors import ConfigError
+from glaciercube.evaluation.front_cases import front_cases
+from glaciercube.evaluation.markdown import markdown
 from glaciercube.evaluation.predict import PredictOptions
 from glaciercube.evaluation.run import EvaluateOptions, evaluate_model
 from glaciercube.evaluation.sensors import common_subsets, sensor_table
@@ -103,3 +105,37 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
         EvaluateOptions(threshold=1.5)
     with pytest.raises(ConfigError, match="margin"):
         EvaluateOptions(margin=-1)
+
+
+def front_chip(size: int = 64, rows: tuple[int, int] = (30, 30), **other: object) -> Chip:
+    """Ocean above glacier, seen as a dark and a bright half that meet some rows from the drawn front."""
+    dates = len(rows)
+    label = np.zeros((dates, size, size), np.uint8)
+    red = np.full((dates, size, size), 0.1)
+    for date, row in enumerate(rows):
+        label[date, 30:], red[date, row:] = 1, 0.9
+    variables = {"blue": red, "red": red, "swir16": np.full_like(red, 0.1)}
+    labels = {"ocean": ("ocean",), "glacier": ("glacier",)}
+    return make_chip(
+        dates, size, variables=variables, label=label, labels=labels, weight=np.ones(label.shape, np.float32), **other
+    )
+
+
+def test_fronts_are_read_from_classes_and_labels_by_name() -> None:
+    rule = load_model("band-ratio")
+    named = dataclasses.replace(
+        rule, contract=dataclasses.replace(rule.contract, classes=("ocean", "glacier"), architecture="band-ratio")
+    )
+    report = evaluate_model(named, [front_chip(rows=(30, 33)), front_chip(rows=(30, 64), name="all ocean")])
+    assert report.fronts is not None
+    # Off by 0 and 3 pixels of 20 m, right, and missing.
+    assert (report.fronts.images, report.fronts.missing) == (4, 1)
+    assert report.fronts.distance_m == pytest.approx(20.0)
+    assert report.fronts.groups["glacier"]["all ocean"].missing == 1
+    text = markdown(report.as_dict())
+    assert "| all | 4 | 1 | 20.0 |" in text
+    assert "| glacier: all ocean | 2 | 1 | 0.0 |" in text
+    assert evaluate_model(rule, [front_chip()]).fronts is None
+    lines = {"drawn": [[5, x] for x in range(64)]}
+    (case,) = front_cases(named, [front_chip(rows=(30,), attributes=lines)])  # type: ignore[arg-type]
+    assert (case.drawn[:, 0] == 5).all()

@@ -41,7 +41,12 @@ def markdown(content: Mapping[str, Any]) -> str:
     parts += _group_part("Glaciers by size", content["sizes"])
     parts += _group_part("Glaciers by debris", content["debris"])
     parts.append(f"Images of glaciers of which less than half is seen, in no row: {content['hidden_glaciers']}.")
-    parts += _sensor_part(content["sensors"]) + _glacier_part(content["glaciers"]) + _image_part(content["images"])
+    parts += (
+        _front_part(content["fronts"])
+        + _sensor_part(content["sensors"])
+        + _glacier_part(content["glaciers"])
+        + _image_part(content["images"])
+    )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -117,6 +122,27 @@ def _group_part(title: str, groups: Sequence[Mapping[str, Any]]) -> list[str]:
     heads = ["", "glaciers", "images", "cut", "km2", "IoU", "F1", "precision", "recall"]
     heads += ["abs(sum p - A)/A", "median", "bias", "mapped bias"]
     return [f"## {title}", _table(heads, rows)]
+
+
+def _front_part(score: Mapping[str, Any] | None) -> list[str]:
+    if score is None:
+        return []
+    rows = [_front_row("all", score)]
+    rows += [_front_row(f"{key}: {name}", each) for key, some in score["groups"].items() for name, each in some.items()]
+    percent = f"{100 * score['level']:g}%"
+    heads = ["", "images", "without a front", "mean distance (m)", f"{percent} from", "to", "pixels", "from", "to"]
+    return ["## Calving fronts", "Intervals are over images, drawn again with replacement.", _table(heads, rows)]
+
+
+def _front_row(name: str, score: Mapping[str, Any]) -> list[Any]:
+    metres, pixels = [score["distance_m"], *score["interval_m"]], [score["distance_px"], *score["interval_px"]]
+    return [
+        name,
+        score["images"],
+        score["missing"],
+        *(_number(v, ".1f") for v in metres),
+        *(_number(v, ".2f") for v in pixels),
+    ]
 
 
 def _sensor_part(rows: Sequence[Mapping[str, Any]]) -> list[str]:

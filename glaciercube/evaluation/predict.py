@@ -30,6 +30,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 #: Labels that are ice, where a chip has them.
 _ICE = ("glacier", "clean_ice", "debris_covered_ice", "debris")
+_FRONT = "front"
 _DEBRIS = ("debris_covered_ice",)
 # Dates given to a model of single dates at a time.
 _BATCH = 8
@@ -42,7 +43,8 @@ class PredictOptions:
     Attributes
     ----------
     positive : tuple of str
-        Labels of the chip that are to be found. Empty: those named glacier, clean_ice, debris_covered_ice or debris.
+        Labels of the chip that are to be found. Empty: those named glacier, clean_ice, debris_covered_ice or debris, or
+        else that named front.
     without : tuple of str
         Modalities of the model's contract that are kept from it.
     alone : bool
@@ -156,6 +158,8 @@ def ice_labels(chip: Chip, positive: Sequence[str] = ()) -> tuple[str, ...]:
     """
     stray = [name for name in positive if name not in chip.labels]
     found = tuple(positive) or tuple(name for name in chip.labels if name in _ICE)
+    if not found and _FRONT in chip.labels:
+        found = (_FRONT,)
     if stray or not found:
         raise ModelError(
             f"chip {chip.name!r} has no label {', '.join(stray) or ' or '.join(_ICE)}",

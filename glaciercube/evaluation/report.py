@@ -13,6 +13,7 @@ from typing import Any
 from glaciercube.evaluation.boundary import Boundary, boundary
 from glaciercube.evaluation.cases import Case
 from glaciercube.evaluation.classwise import ClassTable, class_tables
+from glaciercube.evaluation.fronts import FrontScore
 from glaciercube.evaluation.glaciers import (
     MARGIN,
     Glacier,
@@ -83,6 +84,8 @@ class Report:
         Each.
     sensors : tuple of SensorRow
         With fewer sensors; empty where it was not asked for.
+    fronts : FrontScore or None
+        Of calving fronts; None where the model's classes tell of none.
     """
 
     title: str
@@ -100,6 +103,7 @@ class Report:
     glaciers: tuple[Glacier, ...]
     images: tuple[Image, ...]
     sensors: tuple[SensorRow, ...] = ()
+    fronts: FrontScore | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """All of it in what JSON can hold; NaN is None."""
@@ -115,6 +119,7 @@ def evaluate_cases(
     threshold: float = 0.5,
     margin: float = MARGIN,
     sensors: Sequence[SensorRow] = (),
+    fronts: FrontScore | None = None,
 ) -> Report:
     """Score images.
 
@@ -131,6 +136,8 @@ def evaluate_cases(
     margin : float
         Metres around a glacier that count as its own.
     sensors : sequence of SensorRow
+        To be reported with it.
+    fronts : FrontScore or None
         To be reported with it.
 
     Raises
@@ -161,6 +168,7 @@ def evaluate_cases(
             for case, found in zip(cases, overlap.images, strict=True)
         ),
         sensors=tuple(sensors),
+        fronts=fronts,
     )
 
 

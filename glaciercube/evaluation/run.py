@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import xarray as xr
 
 from glaciercube.errors import require
+from glaciercube.evaluation.front_cases import front_cases, tells_fronts
+from glaciercube.evaluation.fronts import score_fronts
 from glaciercube.evaluation.glaciers import MARGIN
 from glaciercube.evaluation.predict import PredictOptions, cases_of, ice_labels
 from glaciercube.evaluation.report import Report, evaluate_cases
@@ -88,6 +90,9 @@ def evaluate_model(
         "margin of a glacier": f"{options.margin:g} m",
     }
     rows = sensor_table(model, chips, shown, threshold=options.threshold) if options.sensors else ()
+    lines = []
+    if tells_fronts(contract.classes):
+        lines = front_cases(model, chips, without=shown.without, alone=shown.alone)
     return evaluate_cases(
         cases_of(model, chips, shown),
         title=f"{contract.name}{f' on {source}' if source else ''}",
@@ -95,6 +100,7 @@ def evaluate_model(
         threshold=options.threshold,
         margin=options.margin,
         sensors=rows,
+        fronts=score_fronts(lines) if lines else None,
     )
 
 
