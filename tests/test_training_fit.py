@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import training_runs
+from made_chips import made_chip
+from safetensors.torch import load_file
 from small_models import SMALL, small_contract
 
-from glaciercube.models.base import Model
-from glaciercube.models.chips import UNKNOWN, Chip
-from glaciercube.models.contract import Contract
+from glaciercube.errors import ModelError
+from glaciercube.models.base import GlacierModule
+from glaciercube.models.chips import Chip
 from glaciercube.models.registry import build_module
 from glaciercube.training.fit import fit
-from glaciercube.training.options import FitOptions, Sensors
+from glaciercube.training.options import FitOptions, Jitter, Sensors
+from glaciercube.training.statistics import fitted_contract
 
 WHOLE = Sensors(whole=1.0)
+CONTRACT = small_contract("fusion-unet")
 
 
 @pytest.fixture(autouse=True)
@@ -29,38 +41,137 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def made_chip(contract: Contract, number: int, *, size: int = 40, dates: int = 3) -> Chip:
-    """Blobs of two labels that every variable shows, with clouds of noise."""
-    rng = np.random.default_rng(number)
-    y, x = np.mgrid[0:size, 0:size]
-    ice = np.hypot(y - rng.uniform(0, size), x - rng.uniform(0, size)) < size / 2
-    variables: dict[str, np.ndarray] = {}
-    for modality in contract.modalities:
-        for name, mean, std in zip(modality.variables, modality.mean, modality.std, strict=True):
-            shape = (size, size) if modality.static else (dates, size, size)
-            shown = mean + std * np.where(ice, 1.0, -1.0) * (0.2 if modality.name == "optical" else 1.0)
-            variables[name] = (shown + 0.1 * std * rng.standard_normal(shape)).astype(np.float16)
-    label = np.broadcast_to(ice.astype(np.uint8), (dates, size, size)).copy()
-    label[:, :2] = UNKNOWN
-    ground, glacier = ("land", "glacier") if "land" in contract.classes else ("other", "clean_ice")
-    return Chip(
-        variables,
-        label,
-        {"ground": (ground,), "ice": (glacier,)},
-        np.ones(label.shape, np.float32),
-        np.datetime64("2020-07-01", "s") + np.arange(dates) * np.timedelta64(10 * 86400, "s"),
-        10.0,
-        f"made {number}",
+def started(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, training_runs.__file__, *map(str, arguments)], env=environment)
+
+
+def fitted(
+    options: FitOptions,
+    *,
+    checkpoint: Path | None = None,
+    log: Path | None = None,
+    validation: list[Chip] | None = None,
+) -> GlacierModule:
+    torch.manual_seed(0)
+    chips = [made_chip(CONTRACT, number) for number in range(4)]
+    return fit(
+        build_module(CONTRACT),
+        CONTRACT,
+        chips,
+        options,
+        validation=validation,
+        checkpoint=checkpoint,
+        log=log,
+        progress=False,
     )
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def same(a: GlacierModule, b: GlacierModule) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_architecture_learns(name: str, tmp_path: Path) -> None:
     contract = small_contract(name)
     chips = [made_chip(contract, number) for number in range(4)]
-    options = FitOptions(steps=30, batch=4, size=32, rate=1e-2, targets=2, sensors=WHOLE)
+    options = FitOptions(steps=20, batch=3, size=32, rate=1e-2, targets=2, sensors=WHOLE, jitter=Jitter(gain=0))
+    torch.manual_seed(0)
+    before = build_module(contract).state_dict()
     torch.manual_seed(0)
     module = fit(build_module(contract), contract, chips, options, log=tmp_path, device="cpu", progress=False)
-    losses = [float(line.split(",")[1]) for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
-    assert losses[-1] < 0.8 * losses[0], losses
-    assert Model.from_module(contract, module).hash
+    losses = [float(row["loss"]) for row in rows(tmp_path)]
+    assert losses[-1] < losses[0], losses
+    changed = [n for n, v in module.state_dict().items() if v.is_floating_point() and not torch.equal(v, before[n])]
+    weights = [n for n, _ in module.named_parameters()]
+    assert set(weights) <= set(changed), set(weights) - set(changed)
+
+
+def test_a_killed_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    checkpoint = killed / "fit.safetensors"
+    process = started("dropping", killed)
+    deadline = time.monotonic() + 200
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was to be killed before its end"
+    torch.manual_seed(0)
+    expected = training_runs.dropping(whole)
+    torch.manual_seed(1)  # what a resumed fit begins with is of no matter
+    found = training_runs.dropping(killed)
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert [row["loss"] for row in rows(whole)] == [row["loss"] for row in rows(killed)]
+    with pytest.raises(ModelError, match="another model, other options"):
+        fitted(FitOptions(steps=7), checkpoint=checkpoint)
+
+
+def test_two_processes_fit_as_one_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    alone = training_runs.sharing(tmp_path / "alone", 0, 1)
+    process = started("sharing", tmp_path / "second", "1", "2")
+    torch.manual_seed(0)
+    shared = training_runs.sharing(tmp_path / "first", 0, 2)
+    assert process.wait(timeout=200) == 0
+    one, two = ([float(row["loss"]) for row in rows(tmp_path / name)] for name in ("alone", "first"))
+    np.testing.assert_allclose(two, one, rtol=2e-4)
+    second = load_file(tmp_path / "second" / "weights.safetensors")
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, rtol=1e-2, atol=1e-4)
+        assert torch.equal(second[name], shared[name])
+
+
+def test_a_fit_that_gets_no_better_ends_with_its_best_weights(tmp_path: Path) -> None:
+    wrong = [made_chip(CONTRACT, number) for number in range(2)]
+    wrong = [replace(chip, label=np.where(chip.label < 2, 1 - chip.label, chip.label)) for chip in wrong]
+    options = FitOptions(steps=40, batch=2, size=16, rate=2e-2, validate=4, patience=2, sensors=WHOLE, average=0.5)
+    module = fitted(options, log=tmp_path, validation=wrong)
+    table = rows(tmp_path)
+    scores = {int(row["step"]): float(row["validation"]) for row in table if row["validation"]}
+    best = min(scores, key=lambda step: scores[step])
+    # What is learned is wrong there: the sooner, the better.
+    assert best < 32
+    assert int(table[-1]["step"]) == best + 8
+    again = fitted(replace(options, patience=None, validate=best), log=tmp_path / "again", validation=wrong)
+    assert same(again, module)
+
+
+def test_a_budget_of_processor_time_ends_a_fit(tmp_path: Path) -> None:
+    began = time.process_time()
+    fitted(FitOptions(steps=100_000, seconds=0.5, batch=2, size=16), log=tmp_path)
+    last = rows(tmp_path)[-1]
+    assert 0.5 <= float(last["seconds"]) <= time.process_time() - began
+    assert int(last["step"]) < 100_000
+    assert float(last["rate"]) < 0.3 * max(float(row["rate"]) for row in rows(tmp_path))
+
+
+def test_batches_made_ahead_are_the_same() -> None:
+    options = FitOptions(steps=6, batch=2, size=16)
+    assert same(fitted(options), fitted(replace(options, workers=2)))
+
+
+def test_chips_without_what_a_model_needs_are_refused() -> None:
+    contract = small_contract("hed-unet")
+    chip = made_chip(small_contract("unet-resnet"), 0)
+    with pytest.raises(ModelError, match="none of the inputs"):
+        fit(build_module(contract), contract, [chip], FitOptions(steps=1, size=16), progress=False)
+    with pytest.raises(ModelError, match="no chips"):
+        fit(build_module(contract), contract, [], FitOptions(steps=1), progress=False)
+
+
+def test_a_contract_takes_the_statistics_of_its_samples() -> None:
+    contract = small_contract("glaciernet")
+    chips = [made_chip(contract, number) for number in range(6)]
+    found = fitted_contract(contract, chips)
+    optical, terrain = found.modality("optical"), found.modality("terrain")
+    values = np.concatenate([chip.variables["swir16"].ravel() for chip in chips]).astype(float)
+    place = optical.variables.index("swir16")
+    assert optical.mean[place] == pytest.approx(values.mean(), rel=1e-3)
+    assert optical.std[place] == pytest.approx(values.std(), rel=1e-3)
+    assert terrain.mean[terrain.variables.index("aspect_sin")] == 0
+    assert fitted_contract(CONTRACT, chips).modality("optical") == CONTRACT.modality("optical")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from glaciercube.errors import ModelError
 from glaciercube.models.base import Masked, normalise
 from glaciercube.models.chips import UNKNOWN, Chip
 from glaciercube.models.classes import membership
@@ -272,6 +273,10 @@ def _fill(out: FloatArray, cut: Cut, contract: Contract, name: str, place: int |
         out.fill(np.nan)
         return
     variables = contract.modality(name).variables
+    if place is None and any(cut.chip.variables[variable].ndim > 2 for variable in variables):
+        raise ModelError(
+            f"chip {cut.chip.name!r} has dates in the static modality {name!r}", "give those layers per pixel"
+        )
     for channel, variable in enumerate(variables):
         _copy(out[channel], cut, cut.chip.variables[variable], place, np.nan)
     cut.turn.redirect(out, variables)

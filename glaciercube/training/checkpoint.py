@@ -32,6 +32,8 @@ class State:
         Looks since then.
     done : bool
         Whether the fit has ended.
+    losses : list of float
+        Of the steps since the last row of the log.
     scaler : dict
         Of the loss in float16.
     """
@@ -41,6 +43,7 @@ class State:
     best: float | None = None
     waited: int = 0
     done: bool = False
+    losses: list[float] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -180,6 +181,7 @@ class _Run:
         self.state, self.best = resume(checkpoint, self._fingerprint(), self.optimiser, self.average)
         if self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
+        self.says = self.crew.size > 1  # where a process may see no such label, and others do
         self.before, self.began = self.state.seconds, time.process_time()
         self.pool = ThreadPoolExecutor(options.workers, "glaciercube-batches") if options.workers else None
 
@@ -214,11 +216,13 @@ class _Run:
         _last(self.module, torch.contiguous_format)
 
     def _loop(self, table: Log, bar: Any) -> None:
-        losses: list[Tensor] = []
+        losses: list[Tensor] = [torch.tensor(loss, device=self.device) for loss in self.state.losses]
         batches = self._batches()
         while not self.state.done:
             share = self.progress
-            losses.append(self._step(next(batches), share))
+            batch = next(batches)
+            self._check_says(batch)
+            losses.append(self._step(batch, share))
             self.state.step += 1
             self.state.seconds = self.before + time.process_time() - self.began
             self.state.done = self.state.step >= self.options.steps or self._overdue()
@@ -230,6 +234,7 @@ class _Run:
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             bar.update()
             if self.state.done or self.state.step % self.options.every == 0:
+                self.state.losses = [float(loss) for loss in losses]
                 self._keep()
 
     def close(self) -> None:
@@ -273,13 +278,26 @@ class _Run:
         self.optimiser.zero_grad(set_to_none=True)
         # Every process's loss is that of the whole batch, and their gradients are averaged: times their number they
         # sum up.
-        self.scaler.scale(loss * self.crew.size).backward()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # The layout of weights with one channel each cannot be told; it costs a copy of next to nothing.
+            warnings.filterwarnings("ignore", "Grad strides do not match")
+            self.scaler.scale(loss * self.crew.size).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update(self.state.step)
         return loss.detach()
+
+    def _check_says(self, batch: Batch) -> None:
+        """Refuse chips whose labels say nothing of the model's classes."""
+        self.says = self.says or bool(batch.truth.rows)
+        if not self.says and self.state.step >= _ROW:
+            raise ModelError(
+                f"the labels of the chips say nothing of the classes {', '.join(self.contract.classes)} of "
+                f"{self.contract.name!r}",
+                "give the model classes that the labels tell apart; see glaciercube.models.classes.membership",
+            )
 
     def _row(self, losses: list[Tensor], share: float, looked: float | None) -> dict[str, float]:
         loss = float(torch.stack(losses).mean())
@@ -396,5 +414,6 @@ def _wrapped(trained: _Trained, crew: Crew, *, unused: bool) -> nn.Module:
 def _last(module: nn.Module, layout: torch.memory_format = torch.channels_last) -> None:
     """Put images' weights with the channels last, which convolutions on processors and GPUs are faster with."""
     for parameter in module.parameters():
-        if parameter.ndim == 4:
+        # With one channel each, the layout is not told from the other.
+        if parameter.ndim == 4 and parameter.shape[1] > 1:
             parameter.data = parameter.data.contiguous(memory_format=layout)

@@ -148,7 +148,7 @@ def _dice_sums(logit: Tensor, truth: Truth, weight: Tensor) -> list[Tensor]:
         asked = weight * truth.asked[:, row, None, None]
         target = (truth.label == row).to(weight.dtype)
         sums += [(asked * probability * target).sum(), (asked * (probability + target)).sum()]
-    return sums or [weight.new_ones(()), weight.new_ones(())]
+    return sums or [weight.new_zeros(()), weight.new_zeros(())]
 
 
 def edges_of(truth: Truth) -> tuple[Tensor, Tensor]:
