@@ -51,6 +51,8 @@ ARCHITECTURES: Mapping[str, str] = {
     "hed-unet": "glaciercube.models.architectures.hed_unet:HEDUNet",
     "front-unet": "glaciercube.models.architectures.front_unet:FrontUNet",
     "hooknet": "glaciercube.models.architectures.hooknet:HookNet",
+    "ensemble": "glaciercube.models.ensemble:Ensemble",
+    "mc-dropout": "glaciercube.models.dropout:Dropout",
 }
 WEIGHTS, PROGRAM, VECTOR, CARD = "weights.safetensors", "program.pt2", "test_vector.safetensors", "README.md"
 #: Architecture of models that are an exported program, see `glaciercube.models.program`.
