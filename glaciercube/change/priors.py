@@ -61,7 +61,7 @@ class PriorOptions:
     """
 
     retreat: float = 50.0
-    advance: float = 20.0
+    advance: float = 10.0
     blur: float = 20.0
     trust: float = 3.0
     agree: int = 2
