@@ -1,0 +1,335 @@
+"""Front models on the calving fronts of Greenland: ``python -m glaciercube.bench.fronts --data FOLDER --out FOLDER``.
+
+Every model is trained on the training folder with one recipe and one budget of processor time, and scored on the test
+folder (Helheim). ``--leave GLACIER`` scores on a glacier of the training folder that is left out of the training
+instead, which is how options are chosen, and leaves the test folder alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from glaciercube.bench.front_set import TRAIN, front_chips
+from glaciercube.bench.front_training import Recipe, train
+from glaciercube.bench.real_sets import real_folder
+from glaciercube.bench.report import Section
+from glaciercube.bench.scoring import seconds_per_megapixel
+from glaciercube.change.fronts import FrontOptions, find_fronts
+from glaciercube.evaluation.fronts import FrontCase, score_fronts
+from glaciercube.models.architectures.contracts import BRIGHTNESS, architecture_contract
+from glaciercube.models.architectures.layers import DoubleConv
+from glaciercube.models.architectures.segmenter import Segmenter, integers, number
+from glaciercube.models.base import Masked, Model
+from glaciercube.models.chips import Chip
+from glaciercube.models.classes import SIDES, Output
+from glaciercube.models.contract import Contract
+from glaciercube.models.reach import Windows
+from glaciercube.models.registry import build_module, save_model
+
+__all__ = ["ENTRANTS", "Entrant", "PlainUNet", "front_maps", "run_entrant", "section"]
+
+#: Probability by which a line ends, chosen on glaciers of the training folder that were left out.
+THRESHOLD: Final = 0.5
+#: Images are seen at these sizes and mirrored, and the probabilities are averaged.
+SCALES: Final = (0.8, 1.0, 1.25)
+#: Processor seconds of a front model for each of the benchmark's: the others are trained once per fold.
+_SHARE: Final = 15.0
+_FRONT = (Output("front_probability", ("front",)),)
+_PUBLISHED = (
+    ("U-Net of Mohajerani et al. (2019)", "1.97"),
+    ("second hand, Mohajerani et al. (2019)", "1.89"),
+)
+COLUMNS: Final = (
+    "model",
+    "mean distance px [95%]",
+    "mean distance m [95%]",
+    "paired px [95%]",
+    "without front",
+    "weights",
+    "s/Mpx",
+    "steps",
+)
+
+_NOTES: Final = (
+    "Trained on Jakobshavn, Kangerlussuaq and Sverdrup (123 chips), scored on images of another glacier.",
+    "Labels: the front, and its two sides as the line drawn on to the margins parts them; the U-Net learns the first.",
+    "Mean distance: from every pixel of either line to the nearest of the other, over all images (CaFFe).",
+    "Paired, as the published errors: both lines walked at the same pace in 1000 steps, without 500 m at their ends;",
+    "those are at sides of the fjord there, which are not published, and at the ends of the drawn front here.",
+    "Intervals: bootstrap over images. All are of one glacier: they say nothing of others.",
+)
+
+
+class PlainUNet(Segmenter):
+    """U-Net of four scales from full resolution down and dropout, as Mohajerani et al. (2019) use it.
+
+    Parameters
+    ----------
+    contract : Contract
+        With ``widths`` and ``dropout``.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        super().__init__(contract)
+        widths = integers(contract, "widths")
+        self.downs = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise((self.channels, *widths)))
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
+        self.joins = nn.ModuleList(DoubleConv(2 * width, width) for width in widths[:-1])
+        self.dropout = nn.Dropout(number(contract, "dropout"))
+        self.head = nn.Conv2d(widths[0], self.heads, 1)
+
+    def logits(self, dynamic: Mapping[str, Masked], static_features: Any) -> Tensor:
+        """Return logits, as `Segmenter.logits`."""
+        found = self.stacked(dynamic, static_features)
+        features: list[Tensor] = []
+        for down in self.downs:
+            features.append(self.dropout(down(functional.max_pool2d(features[-1], 2) if features else found)))
+        found = features.pop()
+        for up, join in zip(reversed(self.ups), reversed(self.joins), strict=True):
+            found = join(torch.cat([up(found), features.pop()], dim=1))
+        return self.squeezed(self.head(found))
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A row of the table.
+
+    Attributes
+    ----------
+    title : str
+        As it is called there.
+    name : str
+        As files and ``--models`` have it.
+    size : (int, int)
+        Rows and columns of its crops.
+    """
+
+    title: str
+    name: str
+    size: tuple[int, int] = (256, 192)
+
+    def contract(self) -> Contract:
+        """Contract over one grey band, with the sides of the front as classes, or the front alone for the U-Net."""
+        if self.name == "plain-unet":
+            usual = architecture_contract("front-unet", widths=(32, 64, 128, 256), dropout=0.2)
+            # Five convolutions at each of three scales, two at the deepest, and the pixels that pooling joins.
+            return replace(
+                usual, name=self.name, classes=("other", "front"), outputs=_FRONT, stride=8, receptive_field=64
+            )
+        if self.name == "front-unet":
+            return architecture_contract(self.name)
+        windows = Windows(256, 128, margin=64) if self.name == "hooknet" else None
+        return architecture_contract(
+            self.name, modalities=(BRIGHTNESS,), classes=SIDES, outputs=_FRONT, windows=windows
+        )
+
+    def module(self) -> Segmenter:
+        """Untrained."""
+        contract = self.contract()
+        if self.name == "plain-unet":
+            return PlainUNet(contract)
+        module = build_module(contract)
+        if not isinstance(module, Segmenter):
+            raise TypeError(f"{self.name} is no segmenter")
+        return module
+
+
+ENTRANTS: Final = (
+    Entrant("front-unet", "front-unet"),
+    Entrant("U-Net, front alone (as Mohajerani et al.)", "plain-unet"),
+    Entrant("HED-UNet", "hed-unet"),
+    Entrant("AMD-HookNet", "hooknet", (256, 256)),
+)
+
+
+def front_maps(models: Sequence[Model], chip: Chip, scales: Sequence[float] = SCALES) -> npt.NDArray[np.float32]:
+    """Probability of ``front`` in a chip, (y, x): the mean over models, scales and mirror images."""
+    image = torch.from_numpy(np.asarray(chip.variables["brightness"], np.float32))[None]
+    total, size = torch.zeros(image.shape[2:]), image.shape[2:]
+    for model in models:
+        place = model.contract.classes.index("front")
+        (modality,) = model.contract.modalities
+        for scale in scales:
+            seen = image if scale == 1.0 else functional.interpolate(image, scale_factor=scale, mode="bilinear")
+            for mirrored in (False, True):
+                given = seen.flip(3) if mirrored else seen
+                found = model.predict_classes({modality.name: given}, {})[:, [place]]
+                found = torch.nan_to_num(found.flip(3) if mirrored else found)
+                if scale != 1.0:
+                    found = functional.interpolate(found, size, mode="bilinear")
+                total += found[0, 0]
+    return (total / (2 * len(scales) * len(models))).numpy()
+
+
+def run_entrant(
+    entrant: Entrant, train_on: Sequence[Chip], test_on: Sequence[Chip], recipe: Recipe, threshold: float = THRESHOLD
+) -> tuple[Model, dict[str, Any]]:
+    """Train an entrant and score it.
+
+    Returns
+    -------
+    (Model, dict)
+        The model, and its cell: score, weights, seconds per megapixel, steps, and the found and drawn lines.
+    """
+    torch.manual_seed(recipe.seed)
+    contract = entrant.contract()
+    form = "{desc} {percentage:.0f}% {elapsed} {postfix}"
+    with tqdm(total=1.0, desc=entrant.title, bar_format=form, mininterval=10.0) as bar:
+
+        def told(done: float, loss: float) -> None:
+            bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+            bar.update(done - bar.n)
+
+        trained = train(entrant.module(), contract, train_on, replace(recipe, size=entrant.size), told)
+    model = Model.from_module(contract, trained.module)
+    cases = found_fronts([model], test_on, threshold)
+    score = score_fronts(cases)
+    return model, {
+        "model": entrant.name,
+        "title": entrant.title,
+        "score": asdict(score),
+        "weights": model.module.parameter_count,
+        "seconds_per_megapixel": seconds_per_megapixel(model),
+        "steps": trained.steps,
+        "seconds": trained.seconds,
+        "recipe": asdict(recipe),
+        "threshold": threshold,
+        "fronts": {case.name: np.asarray(case.found).tolist() for case in cases},
+    }
+
+
+def found_fronts(models: Sequence[Model], chips: Iterable[Chip], threshold: float = THRESHOLD) -> list[FrontCase]:
+    """Fronts of some chips beside the drawn ones."""
+    cases = []
+    for chip in chips:
+        lines = find_fronts({"front": front_maps(models, chip)}, chip.resolution, FrontOptions(threshold=threshold))
+        groups = {key: str(chip.attributes[key]) for key in ("glacier", "season", "sensor", "resolution")}
+        found = lines[0] if lines else np.zeros((0, 2), np.int64)
+        cases.append(FrontCase(chip.name, found, np.array(chip.attributes["drawn"]), chip.resolution, groups))
+    return cases
+
+
+def section(
+    data: Path | None, out: Path, *, seconds: float, quick: bool = False, models: Sequence[str] = ()
+) -> Section:
+    """The calving fronts' part of the benchmark.
+
+    Parameters
+    ----------
+    data : Path or None
+        Folder of the real sets; without it there are no rows but the published ones.
+    out : Path
+        Where each trained model and its cell are kept: a second call trains nothing.
+    seconds : float
+        Processor seconds per model and fold of the benchmark; a front model, which is trained once, has 15 times that.
+    quick : bool
+        A step each on a few chips, to see that all parts work.
+    models : sequence of str
+        Names of those entrants alone; all where empty.
+    """
+    cells = []
+    if data is not None and (data / "calving_fronts").is_dir():
+        recipe = Recipe(seconds=_SHARE * seconds)
+        cells = _cells(data, out, replace(recipe, steps=1, batch=2) if quick else recipe, "", models, few=quick)
+    return _section(cells, "Helheim (test folder)")
+
+
+def _cells(
+    data: Path, out: Path, recipe: Recipe, leave: str, models: Sequence[str], *, few: bool = False
+) -> list[dict[str, Any]]:
+    chips = front_chips(data)
+    train_on = [chip for chip in chips if chip.place != leave]
+    test_on = [chip for chip in chips if chip.place == leave] if leave else list(front_chips(data, "test"))
+    if few:
+        train_on, test_on = train_on[::20], test_on[:2]
+    cells = []
+    for entrant in ENTRANTS:
+        if models and entrant.name not in models:
+            continue
+        key = f"{entrant.name}-{leave or 'test'}-{recipe.seconds:.0f}s-{recipe.steps or 'all'}-{recipe.seed}"
+        kept = out / f"{key}.json"
+        if not kept.is_file():
+            out.mkdir(parents=True, exist_ok=True)
+            model, cell = run_entrant(entrant, train_on, test_on, recipe)
+            if entrant.name != "plain-unet":
+                save_model(model, out / key)
+            kept.write_text(json.dumps(_plain(cell), indent=1), encoding="utf-8")
+        cells.append(json.loads(kept.read_text(encoding="utf-8")))
+    return cells
+
+
+def _section(cells: Sequence[Mapping[str, Any]], title: str) -> Section:
+    rows = [tuple(_row(cell)) for cell in cells]
+    blank = ("",) * (len(COLUMNS) - 4)
+    rows += [(name, "", "", pixels, *blank) for name, pixels in _PUBLISHED]
+    spent = tuple(f"{c['title']}: {c['seconds']:.0f} processor seconds, {c['steps']} steps." for c in cells)
+    return Section(f"Calving fronts: {title}", COLUMNS, tuple(rows), (*_NOTES, *spent), {"cells": list(cells)})
+
+
+def _row(cell: Mapping[str, Any]) -> Iterable[str]:
+    score = cell["score"]
+    yield str(cell["title"])
+    for key, interval, form in (
+        ("distance_px", "interval_px", ".2f"),
+        ("distance_m", "interval_m", ".0f"),
+        ("paired_px", "paired_interval_px", ".2f"),
+    ):
+        yield (
+            "no front"
+            if score[key] is None
+            else (f"{score[key]:{form}} [{score[interval][0]:{form}}, {score[interval][1]:{form}}]")
+        )
+    yield f"{score['missing']} of {score['images']}"
+    yield f"{cell['weights'] / 1e6:.2f} M"
+    yield f"{cell['seconds_per_megapixel']:.1f}"
+    yield str(cell["steps"])
+
+
+def _plain(value: Any) -> Any:
+    """In what JSON can hold: None for NaN."""
+    if isinstance(value, Mapping):
+        return {key: _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, score and write ``fronts.md``."""
+    parser = argparse.ArgumentParser(prog="python -m glaciercube.bench.fronts", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder that holds calving_fronts")
+    parser.add_argument("--out", type=Path, required=True, help="where models and the table are written")
+    parser.add_argument("--seconds", type=float, default=600.0, help="processor seconds per model")
+    parser.add_argument("--steps", type=int, help="no more steps than this")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--leave", choices=TRAIN, default="", help="score on this glacier instead of the test folder")
+    parser.add_argument("--models", nargs="*", default=(), choices=[entrant.name for entrant in ENTRANTS])
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    recipe = Recipe(seconds=given.seconds, steps=given.steps, seed=given.seed)
+    cells = _cells(real_folder(given.data), given.out, recipe, given.leave, given.models)
+    table = _section(cells, f"{given.leave} (left out)" if given.leave else "Helheim (test folder)")
+    lines = ["| " + " | ".join(row) + " |" for row in (table.columns, ("---",) * len(table.columns), *table.rows)]
+    text = "\n".join([f"## {table.title}", "", *lines, "", *(f"- {note}" for note in table.notes), ""])
+    (given.out / f"fronts{'-' if given.leave else ''}{given.leave}.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
