@@ -14,6 +14,7 @@ from small_models import days_of, inputs_of, small_model
 
 from glaciercube.errors import GlaciercubeError, ModelError
 from glaciercube.inference import predict
+from glaciercube.inference.uncertain import adapt_to_cube, predict_spread
 from glaciercube.models.adapt import Block, adapt
 from glaciercube.models.base import Model
 from glaciercube.models.classes import GROUND, Output
@@ -168,3 +169,18 @@ def test_adapted_statistics_are_the_blocks_and_the_trainings() -> None:
         adapt(model, [])
     with pytest.raises(ModelError, match="no batch normalisation"):
         adapt(load_model("band-ratio"), [block])
+
+
+def test_a_cube_gets_its_spread_and_its_own_statistics() -> None:
+    model = made("ensemble")
+    here = cube(model)
+    found = predict_spread(here, model)
+    each = np.stack([predict(here, part)["glacier_probability"].to_numpy() for part in members_of(model)])
+    np.testing.assert_allclose(found["spread"], each.std(axis=0), atol=1e-6)
+    np.testing.assert_allclose(found["glacier_probability"], each.mean(axis=0), atol=1e-5)
+    one = members_of(model)[0]
+    adapted = adapt_to_cube(one, here, share=0.5)
+    assert adapted.hash == adapt_to_cube(one, here, share=0.5).hash != one.hash
+    whole, cut = (predict(here, adapted, block=side)["glacier_probability"].to_numpy() for side in (32, 16))
+    np.testing.assert_allclose(whole, cut, atol=1e-5)
+    assert not np.allclose(whole, each[0], atol=0.01, equal_nan=True)
