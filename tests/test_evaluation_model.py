@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from small_models import small_model
 from test_evaluation_predict import make_chip
 
+from glaciercube.cli import main
 from glaciercube.errors import ConfigError
 from glaciercube.evaluation.front_cases import front_cases
 from glaciercube.evaluation.markdown import markdown
@@ -18,6 +22,7 @@ from glaciercube.evaluation.run import EvaluateOptions, evaluate_model
 from glaciercube.evaluation.sensors import common_subsets, sensor_table
 from glaciercube.models import load_model
 from glaciercube.models.chips import Chip
+from glaciercube.training.exchange import write_set
 
 
 def icy_chip(name: str = "chip", **other: object) -> Chip:
@@ -139,3 +144,27 @@ def test_fronts_are_read_from_classes_and_labels_by_name() -> None:
     lines = {"drawn": [[5, x] for x in range(64)]}
     (case,) = front_cases(named, [front_chip(rows=(30,), attributes=lines)])  # type: ignore[arg-type]
     assert (case.drawn[:, 0] == 5).all()
+
+
+def test_command_scores_a_model_on_a_set(tmp_path: Path) -> None:
+    def call(*arguments: str | Path) -> Result:
+        return CliRunner().invoke(main, ["evaluate", "model", *map(str, arguments), "--out", str(tmp_path / "out")])
+
+    far = icy_chip("b", centre=(11.0, 46.0))
+    write_set([icy_chip("a", centre=(10.0, 46.0)), far], tmp_path / "set", {"train": [0], "test": [1]})
+    done = call("band-ratio", tmp_path / "set", "--split", "test", "--sensors")
+    assert done.exit_code == 0, done.output
+    assert "2 images, 2,048 pixels: IoU 1.000, 1.000 with a pixel's tolerance" in done.stdout
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["title"] == "band-ratio on set, test"
+    assert [row["name"] for row in content["sensors"]] == ["all", "(ice everywhere)"]
+    assert "IoU 1.000" in call("band-ratio", tmp_path / "set", "--find", "clean_ice", "--alone").stdout
+    for arguments, words in (
+        (("band-ratio", tmp_path / "none"), str(tmp_path / "none")),
+        (("band-ratio", tmp_path / "set", "--find", "moon"), "has no label moon"),
+        (("band-ratio", tmp_path / "set", "--without", "radar"), "has no modality 'radar'"),
+        (("no-model", tmp_path / "set"), "no-model"),
+    ):
+        refused = call(*arguments)
+        assert refused.exit_code == 1
+        assert words in refused.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,39 @@ _MARGIN = click.option("--margin", default=100.0, show_default=True, help="Metre
 @main.group()
 def evaluate() -> None:
     """Score a model on labelled chips, or a finished store against a label."""
+
+
+@evaluate.command()
+@click.argument("model")
+@click.argument("chips", metavar="SET", type=click.Path(path_type=Path))
+@_OUT
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Part of the set; all by default.")
+@click.option("--find", "positive", multiple=True, help="Label to be found; repeat it. Those that are ice by default.")
+@click.option("--without", multiple=True, help="Input (modality) that is kept from the model; repeat it.")
+@click.option("--alone", is_flag=True, help="Show each date by itself, also to models that look at several.")
+@click.option("--where", type=click.Choice(["clear", "hidden", "all"]), default="clear", show_default=True)
+@click.option("--sensors", is_flag=True, help="Score it again with fewer sensors, each left out and each alone.")
+@_THRESHOLD
+@_MARGIN
+@told
+def model(model: str, chips: Path, out: Path, split: Any, threshold: float, margin: float, **shown: Any) -> None:
+    """Score a MODEL (its name or folder) on a SET of chips.
+
+    SET is a folder as the training exports it; see docs/samples.md. Give a set of other glaciers than those that the
+    model was trained on.
+    """
+    from glaciercube.evaluation.predict import PredictOptions
+    from glaciercube.evaluation.run import EvaluateOptions, evaluate_model
+    from glaciercube.models import load_model
+    from glaciercube.training.exchange import read_set
+
+    _check_folder(out)
+    sensors = shown.pop("sensors")
+    options = EvaluateOptions(threshold, margin, PredictOptions(**shown), sensors=sensors)
+    loaded = load_model(model)
+    found = read_set(chips, split=split)
+    source = f"{chips.name}, {split}" if split else chips.name
+    _tell(evaluate_model(loaded, found, options, source=source), out)
 
 
 @evaluate.command()
