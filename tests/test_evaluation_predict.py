@@ -17,8 +17,8 @@ from glaciercube.evaluation.predict import (
     ice_labels,
     predict_chip,
     predict_classes,
-    sensor_subsets,
 )
+from glaciercube.evaluation.sensors import sensor_subsets
 from glaciercube.models import load_model
 from glaciercube.models.chips import UNKNOWN, Chip
 from glaciercube.models.classes import GROUND, PRESENCE

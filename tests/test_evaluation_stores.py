@@ -21,8 +21,9 @@ from shapely.geometry import box
 
 from glaciercube.cli import main
 from glaciercube.errors import ConfigError, GridMismatchError, OutlineError, StoreError
+from glaciercube.evaluation.references import outline_reference, raster_reference
 from glaciercube.evaluation.run import evaluate_store
-from glaciercube.evaluation.stores import StoreCaseOptions, outline_reference, pairs_of, raster_reference, store_cases
+from glaciercube.evaluation.stores import StoreCaseOptions, pairs_of, store_cases
 
 GRID = GeoBox((60, 80), Affine(10, 0, 500000, 0, -10, 6000000), "EPSG:32645")
 

@@ -99,8 +99,9 @@ def store(
     compared with the label is what --image-date says, or all images --within so many days of --label-date; the report
     names them with the days between.
     """
+    from glaciercube.evaluation.references import outline_reference, raster_reference
     from glaciercube.evaluation.run import EvaluateOptions, evaluate_store
-    from glaciercube.evaluation.stores import StoreCaseOptions, outline_reference, raster_reference
+    from glaciercube.evaluation.stores import StoreCaseOptions
     from glaciercube.store import open_store
 
     _check_folder(out)

@@ -23,7 +23,6 @@ __all__ = [
     "ice_labels",
     "predict_chip",
     "predict_classes",
-    "sensor_subsets",
 ]
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -243,34 +242,6 @@ def groups_of(
     names = tuple("+".join(n for n, g in zip(labels, group, strict=True) if g == i) for i in range(len(order)))
     of_class = np.where(kinds.any(axis=0), np.argsort(order)[kinds.argmax(axis=0)], -1).astype(np.int64)
     return names, group, of_class
-
-
-def sensor_subsets(model: Model, chip: Chip) -> dict[str, tuple[str, ...]]:
-    """What a model can be shown of a chip: everything, everything but one input, and one input alone.
-
-    Parameters
-    ----------
-    model : Model
-        Whose contract names the inputs (modalities); those that it requires are always shown.
-    chip : Chip
-        Inputs that it lacks are in no subset.
-
-    Returns
-    -------
-    dict of str to tuple of str
-        ``all``, ``without radar``, ``radar alone`` and so on -> the modalities that are left out for it.
-    """
-    here = model.contract.select(chip.variables)
-    needed = [m for m in here if m.required]
-    free = [m for m in here if not m.required]
-    found: dict[str, tuple[str, ...]] = {"all": ()}
-    for each in free:
-        if any(m.evidence for m in here if m is not each):
-            found[f"without {each.name}"] = (each.name,)
-    for each in free:
-        if each.evidence and not any(m.evidence for m in needed) and len(free) > 1:
-            found[f"{each.name} alone"] = tuple(m.name for m in free if m is not each)
-    return found
 
 
 def _members(model: Model, classes: tuple[str, ...]) -> list[int]:

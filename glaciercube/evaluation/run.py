@@ -12,9 +12,10 @@ from glaciercube.evaluation.front_cases import front_cases, tells_fronts
 from glaciercube.evaluation.fronts import score_fronts
 from glaciercube.evaluation.glaciers import MARGIN
 from glaciercube.evaluation.predict import PredictOptions, cases_of, ice_labels
+from glaciercube.evaluation.references import Reference
 from glaciercube.evaluation.report import Report, evaluate_cases
 from glaciercube.evaluation.sensors import sensor_table
-from glaciercube.evaluation.stores import Reference, StoreCaseOptions, pairs_of, store_cases
+from glaciercube.evaluation.stores import StoreCaseOptions, pairs_of, store_cases
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.store import UNFINISHED, provenance_of
@@ -120,7 +121,7 @@ def evaluate_store(
     cube : Dataset
         From `glaciercube.store.open_store`.
     reference : Reference
-        From `glaciercube.evaluation.stores.outline_reference` or `raster_reference`.
+        From `glaciercube.evaluation.references`.
     label_date : str
         Day that the label shows.
     rows : StoreCaseOptions or None

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from glaciercube.evaluation.cases import Case
-from glaciercube.evaluation.predict import PredictOptions, cases_of, sensor_subsets
+from glaciercube.evaluation.predict import PredictOptions, cases_of
 from glaciercube.evaluation.reliability import NEAR, pixels_of, reliability
 from glaciercube.evaluation.segmentation import segmentation
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 
-__all__ = ["SensorRow", "common_subsets", "sensor_table"]
+__all__ = ["SensorRow", "common_subsets", "sensor_subsets", "sensor_table"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,34 @@ class SensorRow:
     ece: float
     near_ece: float
     lost: float
+
+
+def sensor_subsets(model: Model, chip: Chip) -> dict[str, tuple[str, ...]]:
+    """What a model can be shown of a chip: everything, everything but one input, and one input alone.
+
+    Parameters
+    ----------
+    model : Model
+        Whose contract names the inputs (modalities); those that it requires are always shown.
+    chip : Chip
+        Inputs that it lacks are in no subset.
+
+    Returns
+    -------
+    dict of str to tuple of str
+        ``all``, ``without radar``, ``radar alone`` and so on -> the modalities that are left out for it.
+    """
+    here = model.contract.select(chip.variables)
+    needed = [m for m in here if m.required]
+    free = [m for m in here if not m.required]
+    found: dict[str, tuple[str, ...]] = {"all": ()}
+    for each in free:
+        if any(m.evidence for m in here if m is not each):
+            found[f"without {each.name}"] = (each.name,)
+    for each in free:
+        if each.evidence and not any(m.evidence for m in needed) and len(free) > 1:
+            found[f"{each.name} alone"] = tuple(m.name for m in free if m is not each)
+    return found
 
 
 def common_subsets(model: Model, chips: Sequence[Chip]) -> dict[str, tuple[str, ...]]:
