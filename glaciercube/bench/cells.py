@@ -48,6 +48,8 @@ class Budget:
         take so many steps; else its row says that it cannot be trained fairly.
     seed : int
         Of weights, order and augmentation.
+    side : int
+        Pixels of the image whose seconds per megapixel are measured.
     """
 
     seconds: float = 40.0
@@ -58,6 +60,7 @@ class Budget:
     least_passes: float = 2.0
     least_steps: float = 40.0
     seed: int = 1
+    side: int = 256
 
     def options(self, *, steps: int = 10**6, seconds: float | None = None) -> FitOptions:
         """As `fit` wants them; every layer that a set has is shown, in training as in the test."""
@@ -121,14 +124,14 @@ def _scored(
         if entrant.kind in ("scratch", "tuned"):
             reason = _unfair(module, contract, fold.train, budget)
             if reason is not None:
-                return {"skipped": reason} | _cost(contract, module, fold, bench)
+                return {"skipped": reason} | _cost(contract, module, fold, bench, budget)
             found["training"] = _train(module, contract, fold.train, budget)
         # A shipped model's module is shared by the process: it is left as it is.
         model = Model.from_module(contract, module)
         found["scores"] = score_cases(cases_for(model, bench, fold.test)).values()
     except ModelError as reason:
         return found | {"skipped": str(reason).splitlines()[0]}
-    return found | _cost(contract, module, fold, bench)
+    return found | _cost(contract, module, fold, bench, budget)
 
 
 def _train(module: GlacierModule, contract: Contract, chips: Sequence[Chip], budget: Budget) -> dict[str, float]:
@@ -144,6 +147,8 @@ def _train(module: GlacierModule, contract: Contract, chips: Sequence[Chip], bud
 
 def _unfair(module: GlacierModule, contract: Contract, chips: Sequence[Chip], budget: Budget) -> str | None:
     """Why a model cannot be trained fairly within the budget, or None."""
+    if budget.least_steps <= 0 and budget.least_passes <= 0:
+        return None
     steps = budget.seconds / _seconds_per_step(module, contract, chips, budget)
     passes = steps * budget.batch * _side(contract, budget) ** 2 / _pixels(chips)
     if steps >= budget.least_steps and passes >= budget.least_passes:
@@ -169,11 +174,11 @@ def _seconds_per_step(module: GlacierModule, contract: Contract, chips: Sequence
 _SPEEDS: dict[Any, float] = {}
 
 
-def _cost(contract: Contract, module: GlacierModule, fold: Fold, bench: BenchSet) -> dict[str, float]:
+def _cost(contract: Contract, module: GlacierModule, fold: Fold, bench: BenchSet, budget: Budget) -> dict[str, float]:
     """Seconds per megapixel, measured with the last fold alone."""
     if fold.name != list(bench.folds())[-1].name:
         return {}
-    return {"seconds_per_megapixel": round(seconds_per_megapixel(Model.from_module(contract, module)), 3)}
+    return {"seconds_per_megapixel": round(seconds_per_megapixel(Model.from_module(contract, module), budget.side), 3)}
 
 
 def _side(contract: Contract, budget: Budget) -> int:

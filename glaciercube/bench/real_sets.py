@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from glaciercube.cube.terrain import terrain_variables
 from glaciercube.errors import ConfigError
 from glaciercube.models.chips import Chip
 
-__all__ = ["FOLDER", "debris_hma", "real_folder", "real_sets", "spectra", "vinciguerra"]
+__all__ = ["FOLDER", "REAL_SETS", "debris_hma", "real_folder", "spectra", "vinciguerra"]
 
 #: Environment variable that names the folder.
 FOLDER = "GLACIERCUBE_REAL_DATA"
@@ -48,15 +48,6 @@ def real_folder(given: str | Path | None = None) -> Path:
             f"give --data FOLDER or set {FOLDER}; docs/benchmark.md says what it holds and where it is published",
         )
     return Path(named)
-
-
-def real_sets(folder: Path, *, small: bool = False) -> list[BenchSet]:
-    """Every real set of maps or pixels; small ones for a quick look."""
-    return [
-        vinciguerra(folder / "vinciguerra"),
-        debris_hma(folder / "debris_hma", step=5 if small else 1),
-        spectra(folder / "spectra", most=4 if small else 25),
-    ]
 
 
 def vinciguerra(folder: Path) -> BenchSet:
@@ -283,3 +274,11 @@ def _patch(values: Mapping[str, float], label: int, name: str, date: str, reflec
 def _some(found: object, folder: Path, wanted: str) -> None:
     if not found:
         raise ConfigError(f"{folder} holds no {wanted}", "give the folder as it was published; see docs/benchmark.md")
+
+
+#: Each set, read from the folder that holds all of them; small ones for a quick look.
+REAL_SETS: Mapping[str, Callable[..., BenchSet]] = {
+    "vinciguerra": lambda folder, small=False: vinciguerra(folder / "vinciguerra"),  # noqa: ARG005 - it is small
+    "debris_hma": lambda folder, small=False: debris_hma(folder / "debris_hma", step=5 if small else 1),
+    "spectra": lambda folder, small=False: spectra(folder / "spectra", most=4 if small else 25),
+}

@@ -21,11 +21,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from glaciercube.bench import ablations, fronts
 from glaciercube.bench.cells import Budget, one_thread, run_cell
 from glaciercube.bench.entrants import ENTRANTS, Entrant
-from glaciercube.bench.real_sets import real_folder, real_sets
+from glaciercube.bench.real_sets import REAL_SETS, real_folder
 from glaciercube.bench.report import Section, markdown, section_of
 from glaciercube.bench.sets import BenchSet, Fold
+from glaciercube.bench.simulated_set import simulated
 from glaciercube.models.builtin import builtin_contract, builtin_names
 
 __all__ = ["BUDGETS", "Options", "main", "sections", "write"]
@@ -37,6 +39,9 @@ BUDGETS = {
     "spectra": Budget(seconds=12.0, batch=16, size=32),
     "simulated": Budget(seconds=40.0, batch=4, size=128),
 }
+
+#: Of a front model: trained once, where the others are for every fold; see `glaciercube.bench.fronts`.
+FRONT_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -76,15 +81,35 @@ def sections(options: Options) -> list[Section]:
         One per set, in order.
     """
     one_thread()
-    return [_section(bench, options) for bench in _sets(options)]
+    found = [_section(bench, options) for bench in _real(options)]
+    if options.data is not None and _asked("calving_fronts", options):
+        found.append(_fronts(options.data, options))
+    if _asked("simulated", options):
+        found.append(_section(simulated(options.out / "scenes", small=options.quick), options))
+    if _asked("ablations", options):
+        found.append(ablations.section(options.out, quick=options.quick, kept=options.kept))
+    return found
 
 
-def _sets(options: Options) -> Iterable[BenchSet]:
-    """The sets that are asked for; each is read when its turn comes."""
-    if options.data is not None:
-        for bench in real_sets(options.data, small=options.quick):
-            if not options.sets or bench.name in options.sets:
-                yield bench
+def _asked(name: str, options: Options) -> bool:
+    return not options.sets or name in options.sets
+
+
+def _real(options: Options) -> Iterable[BenchSet]:
+    """The real sets that are asked for; each is read when its turn comes."""
+    if options.data is None:
+        return
+    for name, read in REAL_SETS.items():
+        if _asked(name, options):
+            yield read(options.data, small=options.quick)
+
+
+def _fronts(data: Path, options: Options) -> Section:
+    """The part of the calving fronts, which has scores of its own; trained once, on their training folder."""
+    out = options.out / "fronts"
+    # Names that are none run nothing.
+    made = [e.name for e in fronts.ENTRANTS if any(out.glob(f"{e.name}-test-*.json"))] or ["none"]
+    return fronts.section(data, out, seconds=FRONT_SECONDS, quick=options.quick, models=made if options.kept else ())
 
 
 def _section(bench: BenchSet, options: Options) -> Section:
@@ -94,7 +119,7 @@ def _section(bench: BenchSet, options: Options) -> Section:
     entrants = _chosen(options)
     budget = BUDGETS[bench.name]
     if options.quick:
-        budget = replace(budget, seconds=0.5, least_steps=0.0, least_passes=0.0)
+        budget = replace(budget, seconds=0.3, least_steps=0.0, least_passes=0.0, side=64)
     cells = []
     with tqdm(total=len(chosen) * len(entrants), desc=bench.name, unit="cell") as bar:
         for entrant in entrants:
@@ -154,8 +179,8 @@ def write(found: Sequence[Section], options: Options, command: str) -> Path:
 _HEAD = (
     (
         "Real sets come first: a simulated score says little of real ice. Every trained model is given the same "
-        "layers, crops, learning rate and processor time; none is chosen by its test fold, and none is calibrated for the set. "
-        "Scores are means over the folds, at a probability of 0.5."
+        "layers, crops, learning rate and processor time; none is chosen by its test fold, none is calibrated for the "
+        "set. Scores are means over the folds, at a probability of 0.5."
     ),
     "",
     "- *best threshold*: IoU at the threshold chosen in sight of the labels, which is no score of the model.",
