@@ -49,6 +49,8 @@ class Recipe:
         Rows and columns of a crop.
     rate : float
         Highest learning rate of AdamW; it falls as a cosine.
+    warm : int
+        Steps over which the rate rises.
     sigma : float
         Width of the soft line in pixels.
     front, near, beside : float
@@ -66,6 +68,7 @@ class Recipe:
     batch: int = 8
     size: tuple[int, int] = (256, 192)
     rate: float = 2e-3
+    warm: int = 60
     sigma: float = 1.5
     front: float = 10.0
     near: float = 2.0
@@ -141,7 +144,9 @@ def train(
         if done >= 1.0:
             break
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * min(1.0, (step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * done) + 1e-3)
+            group["lr"] = (
+                recipe.rate * min(1.0, (step + 1) / recipe.warm) * (0.5 + 0.5 * math.cos(math.pi * done) + 1e-3)
+            )
         which = rng.choice(len(chips), recipe.batch, p=share / share.sum())
         batch = _light(_crops(layers[which], [lines[k] for k in which], recipe, rng), rng)
         loss = _loss(module, contract, batch, recipe)
