@@ -28,13 +28,16 @@ from glaciercube.models import load_model
 from glaciercube.region import Region
 from glaciercube.sensors import Layer, LayerOptions, get_sensor
 from glaciercube.store import StoreOptions
+from glaciercube.training.folds import FoldOptions, make_folds
+from glaciercube.training.sampling import SampledChips, SamplesConfig
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from glaciercube.models.base import Model
+    from glaciercube.training.exchange import StoredChips
 
-__all__ = ["Config", "CubeConfig", "ModelConfig", "RegionConfig", "load_config", "parse_config"]
+__all__ = ["Config", "CubeConfig", "ModelConfig", "RegionConfig", "SetConfig", "load_config", "parse_config"]
 
 _log = logging.getLogger(__name__)
 
@@ -303,6 +306,53 @@ class CubeConfig:
         region = self.region.region()
         scenes = find(self.catalog, region, self.time, {**self.sensors, **self.layers})
         return compose(load(settle_offsets(scenes, region), region, self.load), self.compose)
+
+
+@dataclass(frozen=True)
+class SetConfig(CubeConfig):
+    """A set of chips, and how it is parted; a training's configuration has these keys too.
+
+    Attributes
+    ----------
+    samples : SamplesConfig
+        Outlines and how chips are drawn from the cube, or sets that were exported.
+    folds : FoldOptions or None
+        Spatial cross-validation; None where sets bring their own splits, or nothing is parted.
+    fold : int
+        Which split of the folds, from 1.
+    model, fit : Any
+        Of trainings; not looked at.
+    """
+
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    folds: FoldOptions | None = None
+    fold: int = 1
+    model: Any = None
+    fit: Any = None
+
+    def chips(self) -> SampledChips | StoredChips:
+        """The chips, lazily."""
+        return self.samples.chips(self.cube)
+
+    def splits(self, chips: SampledChips | StoredChips) -> dict[str, tuple[int, ...]]:
+        """Indices of the chips that train, stop the training (if any) and test; ``all`` where nothing parts them.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such fold.
+        ModelError
+            If the chips cannot be parted so.
+        """
+        if self.folds is None:
+            own = getattr(chips, "splits", {})
+            return own if own and set(own) != {"all"} else {"all": tuple(range(len(chips)))}
+        folds = make_folds(chips, self.folds)
+        if not 1 <= self.fold <= len(folds):
+            raise ConfigError(f"there is no fold {self.fold}", f"give 1 to {len(folds)}")
+        split = folds[self.fold - 1]
+        parts = {"train": split.train, "validation": split.validation, "test": split.test}
+        return {name: indices for name, indices in parts.items() if indices}
 
 
 @overload

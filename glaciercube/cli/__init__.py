@@ -7,5 +7,19 @@ from glaciercube.cli.campaigns import explain, failed, run, update
 from glaciercube.cli.evaluate import evaluate
 from glaciercube.cli.keep import tidy
 from glaciercube.cli.look import area, demo, find, models
+from glaciercube.cli.samples import samples
 
-__all__ = ["area", "demo", "evaluate", "explain", "failed", "find", "main", "models", "run", "tidy", "update"]
+__all__ = [
+    "area",
+    "demo",
+    "evaluate",
+    "explain",
+    "failed",
+    "find",
+    "main",
+    "models",
+    "run",
+    "samples",
+    "tidy",
+    "update",
+]

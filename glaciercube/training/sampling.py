@@ -25,6 +25,8 @@ from glaciercube.training.windows import Window, WindowOptions, choose_windows
 if TYPE_CHECKING:
     import geopandas as gpd
 
+    from glaciercube.training.exchange import StoredChips
+
 __all__ = ["SampleOptions", "SampledChips", "SamplesConfig", "crs_name", "sample_chips"]
 
 
@@ -91,7 +93,7 @@ class SamplesConfig(SampleOptions):
         object.__setattr__(self, "sets", tuple(self.sets))
         require(not (self.outlines and self.sets), "samples have both outlines and sets", "give one of them")
 
-    def chips(self, cube: Callable[[], xr.Dataset]) -> Sequence[Chip]:
+    def chips(self, cube: Callable[[], xr.Dataset]) -> SampledChips | StoredChips:
         """The chips, lazily.
 
         Parameters
