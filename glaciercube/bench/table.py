@@ -167,7 +167,7 @@ def _notes(bench: BenchSet, folds: Sequence[Fold], budget: Budget) -> list[str]:
 def write(found: Sequence[Section], options: Options, command: str) -> Path:
     """Write the table as Markdown and JSON; return the Markdown's path."""
     options.out.mkdir(parents=True, exist_ok=True)
-    head = ["# Benchmark", "", f"Made by `{command}` on {_machine()}.", "", *_HEAD]
+    head = ["# Benchmark", "", f"Made by `{command}` on {_machine()}.", "", _HEAD]
     path = options.out / "benchmark.md"
     path.write_text(markdown(head, found), encoding="utf-8")
     record: dict[str, Any] = {"command": command, "machine": _machine()}
@@ -176,30 +176,29 @@ def write(found: Sequence[Section], options: Options, command: str) -> Path:
     return path
 
 
-_HEAD = (
-    "One command makes the table: `python -m glaciercube.bench.table --data FOLDER --docs docs/benchmark.md`. Each "
-    + "model and fold is kept in `out/benchmark` by a hash of the chips, the model and the budget, so that a run that was "
-    + "stopped goes on; `--quick` tries all parts in a minute, `--kept` writes what is there.",
-    "",
-    "FOLDER holds `vinciguerra/` (a static STAC catalogue of Sentinel-2 L1C, `reference/vinciguerra_label_YEAR.tif`), "
-    + "`debris_hma/` (`imageN.tif`, `labelN.tif`; doi:10.3390/rs14061352), `spectra/` (`sentinel2_sr_pixels.csv`, "
-    + "`sentinel2_toa_pixels.csv`) and `calving_fronts/` (doi:10.3390/rs11010074). None comes with the package. The "
-    + "labels of the first two carry no licence: nothing that was fitted on them is shipped.",
-    "",
-    "Real sets come first: a simulated score says little of real ice. Every trained model is given the same layers, "
-    + "crops, learning rate and processor time; none is chosen by its test fold, none is calibrated for the set. Scores "
-    + "are means over the folds, at a probability of 0.5.",
-    "",
-    "- *IoU ± 1 px* leaves out the pixels that touch one of the other label.",
-    "- *best threshold*: IoU at the threshold chosen in sight of the labels, which is no score of the model.",
-    "- *ECE*: expected calibration error over all pixels, and over those within 50 m of the label's outlines.",
-    "- *weights*: trained parameters with the set's layers and five classes; [architectures](architectures.md) has "
-    + "the published counts.",
-    "- *s/Mpx*: processor seconds of one date of a million pixels in one thread, with the windows that were trained.",
-    "- *training*: processor seconds, optimiser steps, and how often each training pixel was drawn on average.",
-    "",
-    "With such budgets the order of the networks is that of what little training gives, not of what they can reach.",
-)
+_HEAD = """\
+One command makes the table: `python -m glaciercube.bench.table --data FOLDER --docs docs/benchmark.md`. Each model and
+fold is kept in `out/benchmark` by a hash of the chips, the model and the budget, so that a run that was stopped goes
+on; `--quick` tries all parts in a minute, `--kept` writes what is there.
+
+FOLDER holds `vinciguerra/` (a static STAC catalogue of Sentinel-2 L1C, `reference/vinciguerra_label_YEAR.tif`),
+`debris_hma/` (`imageN.tif`, `labelN.tif`; doi:10.3390/rs14061352), `spectra/` (`sentinel2_sr_pixels.csv`,
+`sentinel2_toa_pixels.csv`) and `calving_fronts/` (doi:10.3390/rs11010074). None comes with the package. The labels of
+the first two carry no licence: nothing that was fitted on them is shipped.
+
+Real sets come first: a simulated score says little of real ice. Every trained model is given the same layers, crops,
+learning rate and processor time; none is chosen by its test fold, none is calibrated for the set. Scores are means over
+the folds, at a probability of 0.5.
+
+- *IoU ± 1 px* leaves out the pixels that touch one of the other label.
+- *best threshold*: IoU at the threshold chosen in sight of the labels, which is no score of the model.
+- *ECE*: expected calibration error over all pixels, and over those within 50 m of the label's outlines.
+- *weights*: trained parameters with the set's layers and five classes; [architectures](architectures.md) has the
+  published counts.
+- *s/Mpx*: processor seconds of one date of a million pixels in one thread, with the windows that were trained.
+- *training*: processor seconds, optimiser steps, and how often each training pixel was drawn on average.
+
+With such budgets the order of the networks is that of what little training gives, not of what they can reach."""
 
 
 def _machine() -> str:
