@@ -63,7 +63,7 @@ class Recipe:
         Of weights and crops.
     """
 
-    seconds: float = 600.0
+    seconds: float = 400.0
     steps: int | None = None
     batch: int = 8
     size: tuple[int, int] = (256, 192)

@@ -44,11 +44,11 @@ from glaciercube.models.registry import build_module, save_model
 __all__ = ["ENTRANTS", "Entrant", "PlainUNet", "front_maps", "run_entrant", "section"]
 
 #: Probability by which a line ends, chosen on glaciers of the training folder that were left out.
-THRESHOLD: Final = 0.5
+THRESHOLD: Final = 0.35
 #: Images are seen at these sizes and mirrored, and the probabilities are averaged.
 SCALES: Final = (0.8, 1.0, 1.25)
 #: Processor seconds of a front model for each of the benchmark's: the others are trained once per fold.
-_SHARE: Final = 15.0
+_SHARE: Final = 10.0
 _FRONT = (Output("front_probability", ("front",)),)
 _PUBLISHED = (
     ("U-Net of Mohajerani et al. (2019)", "1.97"),
@@ -236,7 +236,7 @@ def section(
     out : Path
         Where each trained model and its cell are kept: a second call trains nothing.
     seconds : float
-        Processor seconds per model and fold of the benchmark; a front model, which is trained once, has 15 times that.
+        Processor seconds per model and fold of the benchmark; a front model, which is trained once, has 10 times that.
     quick : bool
         A step each on a few chips, to see that all parts work.
     models : sequence of str
@@ -314,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m glaciercube.bench.fronts", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder that holds calving_fronts")
     parser.add_argument("--out", type=Path, required=True, help="where models and the table are written")
-    parser.add_argument("--seconds", type=float, default=600.0, help="processor seconds per model")
+    parser.add_argument("--seconds", type=float, default=400.0, help="processor seconds per model")
     parser.add_argument("--steps", type=int, help="no more steps than this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--leave", choices=TRAIN, default="", help="score on this glacier instead of the test folder")
