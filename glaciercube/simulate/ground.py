@@ -79,7 +79,7 @@ def surface_class(surface: Surface) -> npt.NDArray[np.uint8]:
 
 
 def ground_reflectance(
-    surface: Surface, *, seed: int, ground_seed: int | None = None, steady: float = 0.0
+    surface: Surface, *, seed: int, ground_seed: int | None = None, steady: float = 0.0, wide: bool = False
 ) -> FloatArray:
     """Draw the scene's spectra and paint the ground with them.
 
@@ -97,6 +97,8 @@ def ground_reflectance(
         Seed of rock and plants, which stay; by default drawn from `seed`.
     steady : float
         Share of the variance within a class, 0 to 1, that stays where it is from date to date.
+    wide : bool
+        Whether lakes, dirty ice, old snow off the ice and debris vary as widely as they do over many ranges.
 
     Returns
     -------
@@ -113,9 +115,13 @@ def ground_reflectance(
     ice = _ice(surface, spectra, fields, bare, rng)
     debris = _debris(spectra, fields, ground)
     water = _water(surface, spectra, fields, rng)
+    if wide:
+        ice, debris, water = _widen(surface, (ice, debris, water), bare, fields, seed, ground_seed)
     debris += (water.mean(axis=(1, 2), keepdims=True) - debris) * _ponds(surface, fields, ground)
     out = np.where(surface.ice, ice + (debris - ice) * surface.debris, bare)
     snow = _snow(surface, spectra, fields, rng)
+    if wide:
+        snow = _old_snow(surface, snow, ice, fields, seed)
     out += (snow - out) * _patchy(surface.snow, fields.fine)
     if (surface.water != LAND).any():
         water += (ice - water) * _bergs(surface, fields, rng)
@@ -204,6 +210,50 @@ def _debris(spectra: SceneSpectra, fields: _Fields, ground: np.random.Generator)
     log = _vary(spectra, "rock", fields, mean, ROCK_SMOOTH)
     log += np.float32(ground.uniform(0.05, 0.25)) * fields.texture
     return np.exp(log)
+
+
+def _widen(
+    surface: Surface,
+    classes: tuple[FloatArray, FloatArray, FloatArray],
+    bare: FloatArray,
+    fields: _Fields,
+    seed: int,
+    ground_seed: int | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Ice, debris and water (band, y, x each) as they vary beyond the four glaciers of the table."""
+    rng = np.random.default_rng([seed, 14])
+    ground = np.random.default_rng([seed if ground_seed is None else ground_seed, 15])
+    ice, debris, water = classes
+    # Dust, soot and algae darken the ice, most in the visible, and lowest down.
+    if ground.uniform() < 0.5:
+        down = 1 - _relative_height(surface.elevation, surface.ice)
+        dark = ground.uniform(0, 0.9) * down * np.exp(0.4 * fields.rock_unit - 0.2)
+        ice = ice * np.exp(-dark * np.array([1.1, 1.0, 0.95, 0.8, 0.0, 0.0], dtype=np.float32)[:, None, None])
+        dirty = np.clip(rng.uniform(0, 0.5) * down * (0.6 + 0.4 * fields.texture), 0, 0.75)
+        ice = ice + (debris - ice) * dirty
+    # Debris is of the rock that stands around it: what parts them is slight.
+    if ground.uniform() < 0.6:
+        offset = 0.07 * ground.standard_normal() + 0.05 * ground.standard_normal() * TILT
+        around = bare * np.exp(offset.astype(np.float32))[:, None, None]
+        part = np.float32(ground.uniform(0.4, 1.0))
+        ndvi = (bare[3] - bare[2]) / (bare[3] + bare[2])
+        debris = debris + (around - debris) * part * (ndvi < 0.3)
+    # Lakes are brighter or browner, and reflect more near infrared with coarser sediment.
+    shift = 0.3 * rng.standard_normal() + 0.2 * rng.standard_normal() * TILT
+    shift = shift + np.array([0, 0, 0.05, 0.45, 0.4, 0.4]) * rng.standard_normal()
+    water = np.minimum(water * np.exp(shift.astype(np.float32))[:, None, None], 0.45)
+    return ice.astype(np.float32), debris.astype(np.float32), water.astype(np.float32)
+
+
+def _old_snow(surface: Surface, snow: FloatArray, ice: FloatArray, fields: _Fields, seed: int) -> FloatArray:
+    """Let snow off the ice be old and dirty, so that it looks like ice, on some dates: (band, y, x) float32."""
+    rng = np.random.default_rng([seed, 16])
+    if rng.uniform() < 0.5:
+        return snow
+    like_ice = np.clip(rng.uniform(0, 1.1) + 0.15 * fields.texture, 0, 1) * ~surface.ice
+    typical = np.median(ice[:, surface.ice], axis=1) if surface.ice.any() else ice.mean(axis=(1, 2))
+    old = typical[:, None, None] * np.exp(0.15 * fields.rock_unit)
+    return np.asarray(snow * (old / snow) ** like_ice, dtype=np.float32)
 
 
 def _ponds(surface: Surface, fields: _Fields, ground: np.random.Generator) -> FloatArray:

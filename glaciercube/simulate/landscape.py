@@ -178,6 +178,8 @@ def random_landscape(
     years: tuple[int, int] = (2015, 2025),
     ocean: bool | None = None,
     latitude: float = 60.0,
+    lakes: float = 1.0,
+    dirt: float | None = None,
 ) -> Landscape:
     """Draw a glacierised landscape.
 
@@ -197,6 +199,10 @@ def random_landscape(
         With a coast or without; drawn (one in four has one) if not given.
     latitude : float
         Latitude in degrees; the sign sets the season and which slopes lie in the shade.
+    lakes : float
+        How many times as many lakes as usual.
+    dirt : float, optional
+        How much of the rock that falls on the ice shows at its surface, 0 to 1; drawn if not given.
     """
     rng = np.random.default_rng([seed, 0])
     coast = bool(rng.random() < 0.25) if ocean is None else ocean
@@ -209,7 +215,7 @@ def random_landscape(
     states = grow_ice(rng, relief, cell, climate, wanted_loss=1 - (1 - climate.loss) ** decades, poleward=latitude >= 0)
     progress = _progress(rng, states, years, climate.loss)
     window = _Window(shape, resolution, cell, _corner(rng, relief, states, shape, resolution / cell))
-    draft = _Draft(relief, states, progress, style.roughness, climate.debris)
+    draft = _Draft(relief, states, progress, style.roughness, climate.debris if dirt is None else dirt, lakes)
     return Landscape(
         resolution=resolution,
         years=years,
@@ -243,13 +249,14 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Draft:
-    """What is known on the coarse grid; roughness in metres, dirt 0 to 1."""
+    """What is known on the coarse grid; roughness in metres, dirt 0 to 1, lakes as a multiple."""
 
     relief: Relief
     states: IceStates
     progress: npt.NDArray[np.float64]
     roughness: float
     dirt: float
+    lakes: float
 
 
 def _progress(
@@ -343,7 +350,7 @@ def _lakes(
     rough = np.exp(0.3 * spectral_noise(rng, window.shape, window.resolution, longest=300))
     for places, rate, largest in ((snout, 0.12, 420), (tarn, 0.05, 160)):
         candidates = np.flatnonzero(places & (smooth > 5))  # not in the sea
-        for _ in range(min(rng.poisson(0.4 + rate * area), 12) if candidates.size else 0):
+        for _ in range(min(rng.poisson((0.4 + rate * area) * draft.lakes), 12) if candidates.size else 0):
             row, col = np.unravel_index(int(rng.choice(candidates)), window.shape)
             radius, stretch, turn = rng.uniform(60, largest), rng.uniform(0.5, 1.0), rng.uniform(0, np.pi)
             along = (np.cos(turn) * (x - col) + np.sin(turn) * (y - row)) * window.resolution

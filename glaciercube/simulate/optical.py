@@ -37,6 +37,7 @@ def render_optical(
     seed: int,
     ground_seed: int | None = None,
     steady: float = 0.0,
+    wide: bool = False,
 ) -> xr.Dataset:
     """Render a cloud-free Sentinel-2 scene.
 
@@ -59,6 +60,8 @@ def render_optical(
         Seed of rock and plants; give the same for every date of one landscape.
     steady : float
         Share of the variance within a class, 0 to 1, that stays where it is from date to date.
+    wide : bool
+        Whether the ground varies as widely as over many ranges, and now and then lies under haze.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def render_optical(
         `resolution` in metres.
     """
     rng = np.random.default_rng([seed, 21])
-    ground = ground_reflectance(surface, seed=seed, ground_seed=ground_seed, steady=steady)
+    ground = ground_reflectance(surface, seed=seed, ground_seed=ground_seed, steady=steady, wide=wide)
     air = draw_atmosphere(rng, sun_elevation)
     fixed = np.random.default_rng([seed if ground_seed is None else ground_seed, 22])
     light = illuminate(
@@ -86,6 +89,8 @@ def render_optical(
         seen = air.path[:, None, None] + air.transmission[:, None, None] * seen
     else:
         seen = _correct(seen, surface, air, (sun_azimuth, sun_elevation), rng)
+    if wide:
+        seen = _veil(seen, surface.resolution, seed)
     bands = _instrument(seen, surface.resolution, rng)
     data = {name: (("y", "x"), band, {"units": "1"}) for name, band in zip(BANDS, bands, strict=True)}
     return xr.Dataset({**data, "cast_shadow": (("y", "x"), light.shadow)}, attrs={"resolution": surface.resolution})
@@ -114,6 +119,18 @@ def _through_air(lit: FloatArray, air: Atmosphere, resolution: float) -> FloatAr
         around = ndimage.gaussian_filter(around, reach / coarse, truncate=2, mode="nearest")
         out[index] = band + air.adjacency[index] * (_resample(around, band.shape, float(coarse)) - band)
     return out
+
+
+def _veil(seen: FloatArray, resolution: float, seed: int) -> FloatArray:
+    """Lay smoke or thin haze over one scene of four, unevenly."""
+    rng = np.random.default_rng([seed, 23])
+    if rng.uniform() > 0.25:
+        return seen
+    shape = (seen.shape[1], seen.shape[2])
+    uneven = 1 + 0.35 * spectral_noise(rng, shape, resolution, longest=3000, slope=3.4)
+    depth = rng.uniform(0, 0.25) * np.array([1.0, 0.8, 0.65, 0.5, 0.2, 0.12], dtype=np.float32)
+    share = np.clip(depth[:, None, None] * uneven, 0, 0.6)
+    return np.asarray(seen + (np.float32(rng.uniform(0.2, 0.4)) - seen) * share, dtype=np.float32)
 
 
 def _correct(

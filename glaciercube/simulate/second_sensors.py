@@ -50,7 +50,12 @@ def render_second_optical(
     rng, ground = np.random.default_rng([seed, 71]), np.random.default_rng([ground_seed, 72])
     paint = _paint(surface, rng, ground)
     light = illuminate(
-        surface.elevation, surface.resolution, sun_azimuth, sun_elevation, roughness=_rubble(surface, ground)
+        surface.elevation,
+        surface.resolution,
+        sun_azimuth,
+        sun_elevation,
+        roughness=_rubble(surface, ground),
+        minnaert=0.85,
     )
     sky = np.clip(SKY * np.exp(0.3 * rng.standard_normal()) / np.sin(np.radians(max(sun_elevation, 10))) ** 0.4, 0, 0.5)
     lit = paint * ((1 - sky)[:, None, None] * light.direct + sky[:, None, None] * light.sky)

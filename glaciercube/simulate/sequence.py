@@ -35,6 +35,7 @@ from glaciercube.simulate.second import second_landscape
 from glaciercube.simulate.second_sensors import add_second_clouds, render_second_optical, render_second_radar
 from glaciercube.simulate.spectra import BANDS, Level
 from glaciercube.simulate.surface import LAND, FloatArray, IntArray, Surface
+from glaciercube.simulate.wide import widen
 
 __all__ = ["GROUND_CLASSES", "SequenceOptions", "draw_sequence"]
 
@@ -46,6 +47,7 @@ STEADY = 0.7  # share of a class's variance that stays from date to date: rock d
 # dB between the VV of debris and of rock, as a standard deviation over scenes: at Khumbu -1.7 to 1.3 over four dates
 # and three masks, but for -2.9 once (area under the curve of rock over debris 0.44 to 0.57, and 0.64).
 DEBRIS_APART = 0.6
+LOWEST_SUN = 12.0  # degrees
 LONGEST = 8  # years between the first and the last date, unless told otherwise
 
 
@@ -55,7 +57,7 @@ class _Light(TypedDict):
 
 
 def _optical(surface: Surface, light: _Light, level: Level, seed: int, ground_seed: int) -> xr.Dataset:
-    return render_optical(surface, **light, level=level, seed=seed, ground_seed=ground_seed, steady=STEADY)
+    return render_optical(surface, **light, level=level, seed=seed, ground_seed=ground_seed, steady=STEADY, wide=True)
 
 
 def _clouds(optical: xr.Dataset, light: _Light, level: Level, cover: float, seed: int) -> xr.Dataset:
@@ -64,6 +66,16 @@ def _clouds(optical: xr.Dataset, light: _Light, level: Level, cover: float, seed
 
 def _radar(surface: Surface, orbit: Orbit, seed: int, ground_seed: int) -> xr.Dataset:
     return render_radar(surface, orbit=orbit, seed=seed, ground_seed=ground_seed, debris_apart=DEBRIS_APART)
+
+
+def _landscape(
+    seed: int, shape: tuple[int, int], resolution: float, *, years: tuple[int, int], latitude: float
+) -> Landscape:
+    rng = np.random.default_rng([seed, 55])
+    many = float(np.exp(rng.uniform(0, np.log(3.5))))
+    dirt = float(rng.uniform(0.15, 1.0)) if rng.uniform() < 0.75 else 0.0
+    plain = random_landscape(seed, shape, resolution, years=years, latitude=latitude, lakes=many, dirt=dirt)
+    return widen(plain)
 
 
 def _second_optical(surface: Surface, light: _Light, level: Level, seed: int, ground_seed: int) -> xr.Dataset:
@@ -90,7 +102,7 @@ class _Family:
 
 
 _FAMILIES: Final = {
-    "a": _Family(random_landscape, _optical, _clouds, _radar),
+    "a": _Family(_landscape, _optical, _clouds, _radar),
     "b": _Family(second_landscape, _second_optical, _second_clouds, _second_radar),
 }
 
@@ -281,7 +293,8 @@ def _lose(landscape: Landscape, share: float) -> Landscape:
     for _ in range(18):
         middle = (low + high) / 2
         low, high = (middle, high) if int(until(middle).ice(last).sum()) > wanted else (low, middle)
-    return until(high)
+    # Patches under 0.03 km2 go at once, so that the area falls in steps.
+    return min((until(low), until(high)), key=lambda state: abs(int(state.ice(last).sum()) - wanted))
 
 
 def _date(
@@ -291,6 +304,8 @@ def _date(
     when = plan.days[number]
     seed = int(np.random.default_rng([landscape.seed, 52, number]).integers(2**31))
     sun = draw_sun(rng, plan.latitude, when)
+    if rng.uniform() < 0.2:  # long shadows
+        sun = (sun[0], max(LOWEST_SUN, sun[1] - float(rng.uniform(0, 20))))
     cover = draw_cover(rng) if options.cloud_cover is None else options.cloud_cover
     surface = landscape.surface(when)
     light: _Light = {"sun_azimuth": sun[0], "sun_elevation": sun[1]}

@@ -266,7 +266,14 @@ def _render(world: World, view: OpticalPass, level: Level) -> xr.Dataset:
     """Render a cloudy Sentinel-2 scene of the whole ground; both levels see the same clouds."""
     sun = {"sun_azimuth": view.sun_azimuth, "sun_elevation": view.sun_elevation}
     surface = world.landscape.surface(view.day)
-    clear = render_optical(surface, **sun, level=level, seed=view.seed, ground_seed=world.options.seed)
+    clear = render_optical(
+        surface,
+        sun_azimuth=view.sun_azimuth,
+        sun_elevation=view.sun_elevation,
+        level=level,
+        seed=view.seed,
+        ground_seed=world.options.seed,
+    )
     scene = add_clouds(clear, cover=view.cover, **sun, level=level, seed=view.seed)
     options = world.options
     if options.false_cloud:
