@@ -8,6 +8,7 @@ from glaciercube.cli.evaluate import evaluate
 from glaciercube.cli.keep import tidy
 from glaciercube.cli.look import area, demo, find, models
 from glaciercube.cli.samples import samples
+from glaciercube.cli.train import train
 
 __all__ = [
     "area",
@@ -21,5 +22,6 @@ __all__ = [
     "run",
     "samples",
     "tidy",
+    "train",
     "update",
 ]
