@@ -19,11 +19,16 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from shapely.geometry import box
 
+from glaciercube.campaign import make_plan, run
+from glaciercube.catalog import SensorOptions, find
 from glaciercube.cli import main
 from glaciercube.errors import ConfigError, GridMismatchError, OutlineError, StoreError
 from glaciercube.evaluation.references import outline_reference, raster_reference
 from glaciercube.evaluation.run import evaluate_store
 from glaciercube.evaluation.stores import StoreCaseOptions, pairs_of, store_cases
+from glaciercube.models import load_model
+from glaciercube.region import Region
+from glaciercube.store import StoreOptions, open_store
 
 GRID = GeoBox((60, 80), Affine(10, 0, 500000, 0, -10, 6000000), "EPSG:32645")
 
@@ -104,7 +109,14 @@ def test_raster_of_the_grid_is_read_where_it_lies(cube: xr.Dataset, tmp_path: Pa
     assert found.truth[11:, :40].all()
     assert found.truth.sum() == 49 * 40
     other = raster(tmp_path / "b.tif", np.full((60, 80), 7))
-    assert raster_reference(cube, other, ice=(7,)).truth.all()
+    with pytest.raises(OutlineError, match="its background is nodata"):
+        raster_reference(cube, other, ice=(7,))
+    empty = np.full((60, 80), 255)
+    empty[:, :40] = 1
+    background = raster(tmp_path / "c.tif", empty)
+    with pytest.raises(OutlineError, match="say that its nodata is ground"):
+        raster_reference(cube, background)
+    assert raster_reference(cube, background, nodata_is_ground=True).truth.sum() == 60 * 40
     with pytest.raises(OutlineError, match="it holds 7: say which"):
         raster_reference(cube, other)
 
@@ -167,9 +179,9 @@ def test_command_scores_a_store(stored: Path, tmp_path: Path) -> None:
     assert content["facts"]["images compared with it"] == "2021-08-01 (+2 days)"
     assert "| date of the label | 2021-07-30 |" in (out / "report.md").read_text()
     assert (out / "reliability.png").is_file()
-    tif = raster(tmp_path / "label.tif", np.ones((60, 80)))
+    tif = raster(tmp_path / "label.tif", np.arange(80)[None].repeat(60, axis=0) < 60)
     whole = call("store", stored, tif, "--label-date", "2020-08-01", "--image-date", "2020-08-01", "--out", out)
-    assert "IoU 0.500" in whole.stdout, whole.output
+    assert "IoU 0.667" in whole.stdout, whole.output
     for arguments, words in (
         ((stored, tif, "--label-date", "2019-08-01"), "the nearest to the label are of 2020-07-01"),
         ((stored, tif, "--label-date", "2020-08-01", "--known", label), "--known is for outlines"),
@@ -179,3 +191,29 @@ def test_command_scores_a_store(stored: Path, tmp_path: Path) -> None:
         refused = call("store", *arguments, "--out", out)
         assert refused.exit_code == 1
         assert words in refused.stderr
+
+
+def test_real_store_scores_as_the_rule_is_known_to(real_data: Path, tmp_path: Path) -> None:
+    labels = {year: real_data / "vinciguerra" / "reference" / f"vinciguerra_label_{year}.tif" for year in (2019, 2021)}
+    with rasterio.open(labels[2019]) as source:
+        region = Region("vinciguerra", GeoBox(source.shape, source.transform, str(source.crs)))
+    wanted = {"sentinel-2": SensorOptions("sentinel-2-l1c")}
+    scenes = find(real_data / "vinciguerra" / "catalog.json", region, "2019/2021", wanted)
+    run(make_plan(region, scenes, load_model("band-ratio"), StoreOptions(str(tmp_path / "v.zarr"))))
+    cube = open_store(tmp_path / "v.zarr")
+    found = {}
+    for year, label in labels.items():
+        report = evaluate_store(
+            cube,
+            raster_reference(cube, label, nodata_is_ground=True),
+            f"{year}-02-15",
+            StoreCaseOptions(within=90),
+            source="v.zarr",
+        )
+        assert len(report.images) == 1
+        assert report.images[0].time.startswith(str(year))
+        found[year] = (report.overlap.pooled.iou, report.overlap.tolerant.iou, report.overlap.best_iou)
+    np.testing.assert_allclose([found[2019][0], found[2021][0]], [0.79, 0.67], atol=0.01)
+    # Some of what is lost lies at the edges.
+    assert all(iou < tolerant < 0.95 for iou, tolerant, _ in found.values())
+    assert all(iou < best for iou, _, best in found.values())

@@ -75,6 +75,7 @@ def model(model: str, chips: Path, out: Path, split: Any, threshold: float, marg
     "--within", default=45.0, show_default=True, help="Days between image and label, where no image is named."
 )
 @click.option("--known", type=click.Path(path_type=Path), help="Polygons inside which LABEL outlines every glacier.")
+@click.option("--nodata-is-ground", is_flag=True, help="The nodata of a raster is no ice, and not unknown.")
 @click.option("--ice", multiple=True, type=int, default=(1,), show_default=True, help="Value of ice in a raster.")
 @_THRESHOLD
 @_MARGIN
@@ -90,12 +91,14 @@ def store(
     within: float,
     known: Path | None,
     ice: tuple[int, ...],
+    nodata_is_ground: bool,
     threshold: float,
     margin: float,
 ) -> None:
     """Score a STORE (or that of a CONFIG file) against outlines or a raster of ice.
 
-    Outlines may be of any CRS. A raster must lie on the pixels of the store; its nodata is not compared. Which image is
+    Outlines may be of any CRS. A raster must lie on the pixels of the store; its nodata is not compared, unless it
+    --nodata-is-ground. Which image is
     compared with the label is what --image-date says, or all images --within so many days of --label-date; the report
     names them with the days between.
     """
@@ -111,7 +114,7 @@ def store(
     if label.suffix.lower() in _RASTERS:
         if known is not None:
             raise ConfigError("--known is for outlines", "let the raster's nodata say where its label is not known")
-        reference = raster_reference(cube, label, ice=ice)
+        reference = raster_reference(cube, label, ice=ice, nodata_is_ground=nodata_is_ground)
     else:
         reference = outline_reference(cube, label, within=known)
     _tell(evaluate_store(cube, reference, label_date, rows, options, source=str(place.path)), out)

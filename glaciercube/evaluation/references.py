@@ -87,7 +87,9 @@ def outline_reference(
     return Reference(numbers > 0, known, numbers, names, source)
 
 
-def raster_reference(cube: xr.Dataset, path: str | Path, *, ice: Sequence[int] = (1,)) -> Reference:
+def raster_reference(
+    cube: xr.Dataset, path: str | Path, *, ice: Sequence[int] = (1,), nodata_is_ground: bool = False
+) -> Reference:
     """Read a label raster that lies on a store's grid, or on a part or an extension of it.
 
     Parameters
@@ -98,13 +100,15 @@ def raster_reference(cube: xr.Dataset, path: str | Path, *, ice: Sequence[int] =
         Any raster of one band that GDAL reads, in the CRS of the store and on its pixels. Its nodata is not known.
     ice : sequence of int
         Values that are ice; all others are not.
+    nodata_is_ground : bool
+        Whether nodata is no ice, as in rasters that call their background nodata.
 
     Raises
     ------
     GridMismatchError
         If its CRS or its pixels are others than the store's, or it lies beside the store.
     OutlineError
-        If it cannot be read, or holds no ice.
+        If it cannot be read, holds no ice, or, since its background is nodata, nothing that is known to be no ice.
     """
     import rasterio
     from rasterio.errors import RasterioError
@@ -121,13 +125,18 @@ def raster_reference(cube: xr.Dataset, path: str | Path, *, ice: Sequence[int] =
     here, there = _overlap(truth.shape, band.shape, row, column)
     if any(part.start >= part.stop for part in here):
         raise GridMismatchError(f"the raster {path} lies beside the store", "give a label of that place")
-    truth[here], known[here] = np.isin(band[there], list(ice)), valid[there]
+    truth[here], known[here] = np.isin(band[there], list(ice)), valid[there] | nodata_is_ground
     if not (truth & known).any():
         held = ", ".join(f"{v:g}" for v in np.unique(band[there])[:8])
         wanted = ", ".join(map(str, ice))
         raise OutlineError(
             f"the raster {path} has no ice ({wanted}) on the grid of the store; it holds {held}",
             "say which of its values are ice",
+        )
+    if not (known & ~truth).any():
+        raise OutlineError(
+            f"nothing of the raster {path} is known not to be ice: its background is nodata",
+            "say that its nodata is ground (--nodata-is-ground), or give its background a value",
         )
     return Reference(truth & known, known, None, {}, str(path))
 
