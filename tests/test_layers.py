@@ -25,9 +25,11 @@ from glaciercube.config import parse_config
 from glaciercube.cube import ComposeOptions, LoadOptions, compose, load
 from glaciercube.cube.load import _BACKENDS
 from glaciercube.errors import BandError, CatalogError, ConfigError, EmptySearchError
+from glaciercube.inference import predict
 from glaciercube.models import load_model
 from glaciercube.models.base import GlacierModule, Masked, Model
 from glaciercube.models.contract import Contract, Modality
+from glaciercube.models.fusion_unet import FusionUNet, fusion_contract
 from glaciercube.reading import backend_odc
 from glaciercube.reading.request import Request
 from glaciercube.sensors import Layer, LayerOptions, resolve_bands
@@ -305,6 +307,44 @@ def test_a_model_uses_layers_by_name_from_plan_to_store(scenes: Scenes, world: W
     used = provenance_of(found)["scenes"]
     assert any("coh-0-west" in ids for ids in used.values())
     assert all("dhdt-north" in ids for ids in used.values())
+
+
+def test_elevation_change_and_velocity_reach_the_network_and_are_missed_where_they_are_missing(
+    joined: Path, world: World
+) -> None:
+    """Rasters of rates, as Hugonnet's and ITS_LIVE's are, under the names that the fusion models know."""
+    change = replace(THINNING, valid_range=(-20.0, 20.0), long_name="elevation change")
+    # Stored in metres a day, and known on the slower half of the map alone.
+    speed = replace(THINNING, unit="m/year", scale=365.25, valid_range=(0.0, 150.0))
+    motion = {"elevation_change": change, "velocity": speed}
+    found = find(joined, world.region, "2021", {"sentinel-2": SensorOptions(), **motion})
+    cube = compose(load(found, world.region)).isel(time=slice(0, 1)).compute()
+    assert cube["velocity"].dims == ("y", "x")
+    assert cube["velocity"].attrs["units"] == "m/year"
+    missing = cube["velocity"].isnull().to_numpy()
+    assert 0.2 < missing.mean() < 0.9
+    contract = fusion_contract(widths=(4, 8))
+    model = Model.from_module(contract, FusionUNet(contract).eval())
+    names = [modality.name for modality in contract.select([str(name) for name in cube.data_vars])]
+    assert {"optical", "elevation_change", "velocity"} <= set(names)
+    whole = predict(cube, model)["glacier_probability"].compute()
+    for name in motion:
+        without = predict(cube.drop_vars(name), model)["glacier_probability"].compute()
+        assert np.isfinite(without).sum() == np.isfinite(whole).sum()
+        assert float(abs(whole - without).max()) > 1e-4, name
+    # What is missing has no value: the same as if there were no such layer, but for what neighbours tell.
+    nowhere = cube.assign(velocity=cube["velocity"] * np.float32(np.nan))
+    apart = (
+        predict(nowhere, model)["glacier_probability"].compute()
+        - predict(cube.drop_vars("velocity"), model)["glacier_probability"].compute()
+    )
+    assert float(abs(apart).max()) < 1e-5
+
+
+def test_layers_that_models_know_have_their_unit() -> None:
+    for name, unit in (("velocity", "m d-1"), ("elevation_change", "m"), ("coherence", "dB")):
+        with pytest.raises(ConfigError, match=f"models take {name} in"):
+            Layer(name, replace(THINNING, unit=unit))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from glaciercube.bench.flow import drainage, fed_terminus, with_accumulation
 from glaciercube.cube.coregister import image_shift, outline_shift
 from glaciercube.errors import CubeError
 
@@ -51,3 +52,46 @@ def test_a_shifted_outline_is_found_and_told_with_its_direction(down: int, right
     assert found.y == pytest.approx(-20 * down, abs=6.0)
     assert (found.score > 0.05) == bool(down or right)
     assert np.isnan(outline_shift(image, np.ones_like(ice), 20.0).x)
+
+
+def test_ground_drains_to_its_frame_over_hollows() -> None:
+    y, x = np.mgrid[:30, :40]
+    slope = 1000.0 + 10.0 * y  # falls to the north
+    slope[10:13, 10:13] -= 200.0
+    drains = drainage(slope)
+    assert (drains.filled >= slope).all()
+    assert drains.filled[11, 11] == pytest.approx(1090.0)
+    assert len(drains.order) == 1200
+    place = np.empty(1200, int)
+    place[drains.order] = np.arange(1200)
+    inner = np.flatnonzero(drains.receiver != np.arange(1200))
+    assert (place[drains.receiver[inner]] < place[inner]).all()
+    steps = drains.receiver
+    for _ in range(1200):
+        steps = drains.receiver[steps]
+    rows, columns = np.divmod(steps, 40)
+    assert ((rows == 0) | (rows == 29) | (columns == 0) | (columns == 39)).all()
+    assert (x >= 0).all()
+    with pytest.raises(CubeError, match="no elevation"):
+        drainage(np.full((4, 4), np.nan))
+
+
+def test_snow_that_drains_into_ice_is_added_and_ice_that_nothing_feeds_goes() -> None:
+    y, _ = np.mgrid[:60, :20]
+    drains = drainage(1000.0 + 10.0 * y)
+    ice, snow = np.zeros((2, 60, 20), bool)
+    ice[10:30, 8:12] = True
+    snow[30:50, 8:12] = True
+    snow[40:42] = False  # what lies above bare ground drains over it
+    snow[20:30, 15:18] = True  # beside the tongue, and not above it
+    found = with_accumulation(ice, snow, drains)
+    assert found[31:39, 9:11].all()
+    assert not found[42:].any()
+    assert not found[:, 15:18].any()
+    assert (fed_terminus(ice, drains) == ice).all()
+    # A knoll in the lowest 15 % that stands above all ice beside it is fed by none.
+    knoll = 1000.0 + 10.0 * y
+    knoll[11, 10] = 1125.0
+    wanted = ice.copy()
+    wanted[11, 10] = False
+    np.testing.assert_array_equal(fed_terminus(ice, drainage(knoll)), wanted)

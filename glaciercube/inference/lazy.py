@@ -142,6 +142,7 @@ def _check_variable(variable: xr.DataArray, name: str, wanted: set[str]) -> None
         )
     units = str(variable.attrs.get("units", VARIABLES.get(name, "")))
     alike = {"m-1": "1/m", "degrees": "degree", "dimensionless": "1", "": "1"}
+    alike |= dict.fromkeys(("m a-1", "m/a", "m yr-1", "m/yr", "m year-1"), "m/year")
     if name in VARIABLES and alike.get(units, units) != VARIABLES[name]:
         raise CubeError(
             f"variable {name} is in {units!r}", f"convert it to {VARIABLES[name]!r} and set its units attribute"

@@ -52,6 +52,13 @@ _RESERVED: Final = frozenset(
         *(band.name for sensor in _BUILT_IN for band in sensor.bands),
     ]
 )
+# Layers that models know by name, and how their unit may be written.
+_PER_YEAR: Final = ("m a-1", "m/a", "m yr-1", "m/yr", "m year-1", "m/year")
+_KNOWN_UNITS: Final[Mapping[str, tuple[str, ...]]] = {
+    "coherence": ("1",),
+    "elevation_change": _PER_YEAR,
+    "velocity": _PER_YEAR,
+}
 # Endings of the variables and coordinates that go with others.
 _ENDINGS: Final = ("_age", "_db", "_orbit", "_azimuth", "_elevation", "_zenith")
 
@@ -137,7 +144,8 @@ class Layer:
     Raises
     ------
     ConfigError
-        If the name is not one that a variable can have, or is taken.
+        If the name is not one that a variable can have, or is taken; or if models know a layer of that name in another
+        unit.
     """
 
     name: str
@@ -151,6 +159,12 @@ class Layer:
             )
         if self.name in _RESERVED or self.name.endswith(_ENDINGS):
             raise ConfigError(f"the name {self.name!r} is taken in the cube", "give the layer another name")
+        units = _KNOWN_UNITS.get(self.name, (self.options.unit,))
+        if self.options.unit.strip() not in units:
+            raise ConfigError(
+                f"models take {self.name} in {units[0]}, and the layer is in {self.options.unit}",
+                f"give a scale that brings it there (365.25 of m d-1) and unit: {units[0]}, or another name",
+            )
 
     @property
     def node(self) -> str:
