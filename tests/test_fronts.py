@@ -7,7 +7,15 @@ import pytest
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from glaciercube.change.fronts import FrontOptions, find_fronts, front_frame, front_of_edge, front_of_zones, front_table
+from glaciercube.change.fronts import (
+    FrontOptions,
+    class_outputs,
+    find_fronts,
+    front_frame,
+    front_of_edge,
+    front_of_zones,
+    front_table,
+)
 from glaciercube.change.paths import cheapest_path, longest_path, path_length
 from glaciercube.errors import ConfigError, ModelError
 from glaciercube.evaluation.fronts import (
@@ -17,6 +25,8 @@ from glaciercube.evaluation.fronts import (
     score_fronts,
     season_of,
 )
+from glaciercube.models.architectures.contracts import architecture_contract
+from glaciercube.models.classes import ZONES, Output
 
 
 def line(row: float, first: int = 0, last: int = 40) -> np.ndarray:
@@ -243,3 +253,13 @@ def test_fronts_stand_on_the_ground_with_their_dates() -> None:
     assert not len(front_frame([], geobox))
     with pytest.raises(ModelError, match="no ocean_probability"):
         front_table(predicted, {"ocean": "ocean_probability"})
+
+
+def test_a_models_outputs_lead_to_its_fronts_by_the_names_of_its_classes() -> None:
+    front = architecture_contract("front-unet")
+    assert class_outputs(front) == {"front": "front_probability", "inland": "inland_probability"}
+    single = tuple(Output(f"{name}_probability", (name,)) for name in ZONES)
+    zoned = architecture_contract("hed-unet", outputs=single)
+    assert class_outputs(zoned) == {name: f"{name}_probability" for name in ZONES}
+    both = architecture_contract("hed-unet", outputs=(Output("ice", ("glacier",)), Output("rest", ("ocean", "land"))))
+    assert class_outputs(both) == {"glacier": "ice"}

@@ -17,13 +17,22 @@ from scipy import ndimage
 
 from glaciercube.change.paths import Path, cheapest_path, longest_path, path_length
 from glaciercube.errors import ModelError, require
+from glaciercube.models.contract import Contract
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import xarray as xr
     from odc.geo.geobox import GeoBox
 
-__all__ = ["FrontOptions", "find_fronts", "front_frame", "front_of_edge", "front_of_zones", "front_table"]
+__all__ = [
+    "FrontOptions",
+    "class_outputs",
+    "find_fronts",
+    "front_frame",
+    "front_of_edge",
+    "front_of_zones",
+    "front_table",
+]
 
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
@@ -238,6 +247,14 @@ def front_frame(lines: Iterable[tuple[np.datetime64, Path]], geobox: GeoBox) -> 
     return frame.assign(length_m=frame.length)[["time", "length_m", "geometry"]]
 
 
+def class_outputs(contract: Contract) -> dict[str, str]:
+    """Which variable holds the probability of which class, for outputs of one class: class name -> variable.
+
+    Zones need an output for each of a model's classes, and an edge that of ``front``.
+    """
+    return {output.classes[0]: output.name for output in contract.outputs if len(output.classes) == 1}
+
+
 def front_table(
     predicted: xr.Dataset, outputs: Mapping[str, str], options: FrontOptions | None = None
 ) -> gpd.GeoDataFrame:
@@ -248,7 +265,8 @@ def front_table(
     predicted : Dataset
         What `glaciercube.predict` or a store gives: probabilities (time, y, x) on a projected grid.
     outputs : mapping of str to str
-        Class name -> variable that holds its probability, such as ``{"front": "front_probability"}``.
+        Class name -> variable that holds its probability, such as ``{"front": "front_probability"}``; of a model, what
+        `class_outputs` gives.
     options : FrontOptions, optional
         Thresholds.
 
