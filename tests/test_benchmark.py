@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from glaciercube.bench import ablations
 from glaciercube.bench.cells import Budget, run_cell
 from glaciercube.bench.entrants import ENTRANTS, Entrant, Unsuited, scratch_contract
 from glaciercube.bench.report import section_of
 from glaciercube.bench.scoring import cases_for, members_of, score_cases
 from glaciercube.bench.sets import BenchSet, grouped_by_distance
+from glaciercube.bench.simulated_set import simulated
 from glaciercube.errors import ConfigError
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
@@ -166,3 +168,33 @@ def test_a_section_gives_folds_and_their_mean(tmp_path: Path) -> None:
 def test_every_named_system_is_an_entrant() -> None:
     wanted = {"band-ratio", "ndsi", "fusion-unet", "fusion-unet-time", "unet-resnet", "deeplab", "glavitu"}
     assert wanted <= {entrant.model for entrant in ENTRANTS}
+
+
+def test_the_simulated_set_tests_on_another_family_with_other_seeds(tmp_path: Path) -> None:
+    (fold,) = simulated(tmp_path, small=True).folds()
+    assert fold.name == "family b"
+    families = [{c.attributes["family"] for c in chips} for chips in (fold.train, fold.test)]
+    assert families == [{"a"}, {"b"}]
+    assert not {c.place for c in fold.train} & {c.place for c in fold.test}
+
+
+def test_what_sensors_add_is_kept_and_compared_on_the_same_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ablations.section(tmp_path, quick=True)
+    (answer,) = first.record["answers"]
+    base, other = answer["shown"]
+    assert base["difference"] is None
+    low, high = other["difference"]
+    assert low <= other["iou"] - base["iou"] + 1e-9
+    assert high >= other["iou"] - base["iou"] - 1e-9
+    monkeypatch.setattr(ablations, "simulated_chips", None)  # a second call draws nothing
+    assert ablations.section(tmp_path, quick=True).rows == first.rows
+
+
+def test_pixels_without_a_probability_count_as_missed_when_sensors_are_compared() -> None:
+    made = bench()
+    (case, *_) = cases_for(load_model("band-ratio"), made, made.chips)
+    blind = replace(case, probability=np.full_like(case.probability, np.nan))
+    hits, alarms, misses = ablations._counts([blind], [case.name])[0]
+    assert (hits, alarms, misses) == (0, 0, case.truth.sum())
