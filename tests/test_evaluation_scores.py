@@ -22,6 +22,7 @@ from glaciercube.evaluation.segmentation import (
     Confusion,
     best_threshold,
     confusion,
+    debris_confusion,
     near_edge,
     segmentation,
     tolerant_confusion,
@@ -122,6 +123,16 @@ def test_images_are_pooled_by_pixels_and_unseen_ones_told() -> None:
     assert found.unseen == 40
     with pytest.raises(ModelError, match="no pixel"):
         segmentation([case_of(np.full((20, 20), np.nan), square(5, 10))])
+
+
+def test_debris_is_scored_without_the_clean_ice_that_hides_it() -> None:
+    truth, debris, said = square(0, 10), np.zeros((20, 20), bool), square(0, 10)
+    debris[8:10, :10] = True
+    said[9] = False  # half of the debris
+    said[15, :5] = True  # ground that is called ice
+    found = debris_confusion([case_of(said, truth, debris=debris), case_of(said, truth)])
+    assert (found.hits, found.misses, found.false_alarms) == (10, 10, 5)
+    assert found.pixels == 400 - 80
 
 
 def edges_of(mask: np.ndarray, known: np.ndarray) -> np.ndarray:

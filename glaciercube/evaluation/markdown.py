@@ -14,13 +14,13 @@ _MOST = 40
 
 def markdown(content: Mapping[str, Any]) -> str:
     """Write what `Report.as_dict` gave for people; what has no value is a dash."""
-    overlap, outlines = content["overlap"], content["outlines"]
+    outlines = content["outlines"]
     parts = [
         f"# {content['title']}",
         _table(["", ""], [[name, value] for name, value in content["facts"].items()]),
         "## Overlap",
         _said_of_images(content),
-        _table(["", "IoU", "F1", "precision", "recall", "pixels"], [*_overlap_rows(overlap)]),
+        _table(["", "IoU", "F1", "precision", "recall", "pixels"], _overlap_rows(content)),
         _said_of_overlap(content),
         "## Outlines",
         _table(
@@ -66,7 +66,9 @@ def _said_of_overlap(content: Mapping[str, Any]) -> str:
     )
 
 
-def _overlap_rows(overlap: Mapping[str, Any]) -> list[list[Any]]:
+def _overlap_rows(content: Mapping[str, Any]) -> list[list[Any]]:
+    overlap, debris = content["overlap"], content["debris_overlap"]
+
     def row(name: str, found: Mapping[str, Any]) -> list[Any]:
         return [name, *(_number(found[key]) for key in OVERLAP), f"{found['pixels']:,}"]
 
@@ -74,6 +76,7 @@ def _overlap_rows(overlap: Mapping[str, Any]) -> list[list[Any]]:
     return [
         row("all pixels", overlap["pooled"]),
         row("edge pixels left out (one pixel's tolerance)", overlap["tolerant"]),
+        *([row("debris-covered ice, clean ice left out", debris)] if debris["pixels"] else []),
         mean,
     ]
 
@@ -148,12 +151,12 @@ def _front_row(name: str, score: Mapping[str, Any]) -> list[Any]:
 def _sensor_part(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
-    keys = ("iou", "tolerant_iou", "f1", "ece", "near_ece")
+    keys = ("iou", "tolerant_iou", "f1", "debris_iou", "ece", "near_ece")
     body = [
         [r["name"], *(_number(r[key]) for key in keys), _number(r["lost"], "+.3f"), r["pixels"], r["unseen"]]
         for r in rows
     ]
-    heads = ["shown", "IoU", "IoU, tolerant", "F1", "ECE", "ECE near", "IoU lost", "pixels", "unseen"]
+    heads = ["shown", "IoU", "IoU, tolerant", "F1", "IoU, debris", "ECE", "ECE near", "IoU lost", "pixels", "unseen"]
     return ["## With fewer sensors", _table(heads, body)]
 
 

@@ -26,7 +26,7 @@ from glaciercube.evaluation.glaciers import (
 )
 from glaciercube.evaluation.markdown import OVERLAP, markdown
 from glaciercube.evaluation.reliability import NEAR, Reliability, pixels_of, reliability, save_reliability
-from glaciercube.evaluation.segmentation import Confusion, Segmentation, segmentation
+from glaciercube.evaluation.segmentation import Confusion, Segmentation, debris_confusion, segmentation
 from glaciercube.evaluation.sensors import SensorRow
 
 __all__ = ["Image", "Report", "evaluate_cases", "write_report"]
@@ -64,6 +64,8 @@ class Report:
         What with, on what and how, for people.
     overlap : Segmentation
         Pooled and per image.
+    debris_overlap : Confusion
+        Of debris-covered ice, clean ice left out; without pixels where debris is not known.
     area_bias : float
         Sum of probability over true area, less one, over all pixels that are compared.
     outlines : Boundary
@@ -91,6 +93,7 @@ class Report:
     title: str
     facts: Mapping[str, str]
     overlap: Segmentation
+    debris_overlap: Confusion
     area_bias: float
     outlines: Boundary
     calibration: Reliability
@@ -153,6 +156,7 @@ def evaluate_cases(
         title=title,
         facts=dict(facts or {}),
         overlap=overlap,
+        debris_overlap=debris_confusion(cases, threshold),
         area_bias=everywhere.said / everywhere.true - 1.0 if everywhere.true else math.nan,
         outlines=boundary(cases, threshold),
         calibration=everywhere,

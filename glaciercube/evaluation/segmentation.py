@@ -21,6 +21,7 @@ __all__ = [
     "Segmentation",
     "best_threshold",
     "confusion",
+    "debris_confusion",
     "near_edge",
     "segmentation",
     "tolerant_confusion",
@@ -241,6 +242,19 @@ def segmentation(cases: Iterable[Case], threshold: float = 0.5) -> Segmentation:
         best_iou=reached,
         unseen=sum(int((case.counted & ~case.seen).sum()) for case in cases),
     )
+
+
+def debris_confusion(cases: Iterable[Case], threshold: float = 0.5) -> Confusion:
+    """Overlap of debris-covered ice with what is said to be ice, clean ice left out.
+
+    Clean ice is easy and hides what a map does under debris. Cases whose labels do not tell debris are left out.
+    """
+    found = Confusion()
+    for case in cases:
+        if case.debris is not None:
+            counted = case.seen & (case.debris | ~case.truth)
+            found += confusion(case.probability > threshold, case.truth & case.debris, counted)
+    return found
 
 
 def _over(part: int, whole: int) -> float:

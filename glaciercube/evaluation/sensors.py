@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from glaciercube.evaluation.cases import Case
 from glaciercube.evaluation.predict import PredictOptions, cases_of
 from glaciercube.evaluation.reliability import NEAR, pixels_of, reliability
-from glaciercube.evaluation.segmentation import segmentation
+from glaciercube.evaluation.segmentation import debris_confusion, segmentation
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 
@@ -28,6 +28,8 @@ class SensorRow:
         Pixels that are compared, and labelled ones that it cannot say anything of.
     iou, tolerant_iou, f1 : float
         Pooled over all images.
+    debris_iou : float
+        Of debris-covered ice, clean ice left out; NaN where debris is not known.
     ece, near_ece : float
         Calibration error over all pixels and within 50 m of the outlines.
     lost : float
@@ -40,6 +42,7 @@ class SensorRow:
     iou: float
     tolerant_iou: float
     f1: float
+    debris_iou: float
     ece: float
     near_ece: float
     lost: float
@@ -133,6 +136,7 @@ def _row(name: str, cases: Sequence[Case], threshold: float, rows: Sequence[Sens
         iou=found.pooled.iou,
         tolerant_iou=found.tolerant.iou,
         f1=found.pooled.f1,
+        debris_iou=debris_confusion(cases, threshold).iou,
         ece=reliability(*pixels_of(cases)).ece,
         near_ece=reliability(*pixels_of(cases, near=NEAR)).ece,
         lost=(rows[0].iou if rows else found.pooled.iou) - found.pooled.iou,
