@@ -129,10 +129,13 @@ def test_rows_are_made_once_and_models_are_kept(folder: Path, tmp_path: Path) ->
     cell = first.record["cells"][0]
     assert [row[0] for row in first.rows] == [
         "front-unet",
+        "HED-UNet",
+        "AMD-HookNet",
         "U-Net of Mohajerani et al. (2019)",
         "second hand, Mohajerani et al. (2019)",
     ]
     assert all(len(row) == len(first.columns) for row in first.rows)
+    assert "not trained" in first.rows[1][1]
     assert cell["steps"] == 1
     assert list(cell["fronts"]) == ["LC08_233013_20140821"]  # of the test folder alone
     (kept,) = [path for path in tmp_path.iterdir() if path.is_dir()]
