@@ -19,6 +19,7 @@ from glaciercube.change.area import area_series
 from glaciercube.change.priors import (
     GAINED,
     LOST,
+    STEEP,
     UNCONFIRMED,
     PriorOptions,
     _forward_backward,
@@ -170,6 +171,21 @@ def test_areas_are_read_with_the_prior_and_get_no_interval_that_was_fitted_witho
     areas = [area_series(one, outline)["area_km2"].to_numpy() for one in (observed, corrected)]
     assert areas[0].min() < 0.2
     np.testing.assert_allclose(areas[1], 0.32, rtol=1e-6)
+
+
+def test_ice_on_ground_that_is_too_steep_is_told_apart() -> None:
+    probability = np.stack([said(tongue(40))] * 4)
+    observed = cube(probability)
+    slope = xr.DataArray(np.where(np.arange(60) < 5, 55.0, 20.0)[None] * np.ones((40, 1)), dims=("y", "x"))
+    found = with_prior(observed, PriorOptions(steepest=50.0), slope=slope)
+    made, flags = found["glacier_probability"].to_numpy(), found["overruled"].to_numpy()
+    assert not (made >= 0.5)[:, :, :5].any()
+    assert ((made >= 0.5) == tongue(40))[:, :, 5:].all()
+    assert (flags[:, 10:30, :5] == STEEP).all()
+    assert (flags > 0).sum() == 4 * 20 * 5
+    np.testing.assert_allclose(prior_report(found)["steep_km2"], 100 * 4e-4)
+    with pytest.raises(CubeError, match="give slope"):
+        with_prior(observed, PriorOptions(steepest=50.0))
 
 
 def test_options_that_mean_nothing_are_refused() -> None:

@@ -19,7 +19,7 @@ from glaciercube.cube import nan_median
 from glaciercube.errors import CubeError, require
 from glaciercube.inference import QUALITY_BITS
 
-__all__ = ["GAINED", "LOST", "UNCONFIRMED", "PriorOptions", "prior_report", "smooth_series", "with_prior"]
+__all__ = ["GAINED", "LOST", "STEEP", "UNCONFIRMED", "PriorOptions", "prior_report", "smooth_series", "with_prior"]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -29,6 +29,8 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 GAINED: Final = 1
 LOST: Final = 2
 UNCONFIRMED: Final = 4
+#: The date says ice, on ground that is steeper than ice is taken to lie on.
+STEEP: Final = 8
 
 # Metres from the margin beyond which the chance of change falls no further, and its least value.
 _FAR: Final = 1000.0
@@ -56,6 +58,9 @@ class PriorOptions:
         tongues that fall apart. 0 allows for none but those that are marked.
     threshold : float
         Probability from which a date says ice.
+    steepest : float or None
+        Slope in degrees above which there is no ice. None by default: real and simulated glaciers lose 0.6 and 4 % of
+        their area to a limit of 50 degrees, and more to a lower one (docs/priors.md).
     hidden_by : tuple of str
         Flags of `quality` under which a pixel does not count as seen.
     """
@@ -66,6 +71,7 @@ class PriorOptions:
     trust: float = 3.0
     agree: int = 2
     threshold: float = 0.5
+    steepest: float | None = None
     hidden_by: tuple[str, ...] = ("cloud", "cloud_shadow")
 
     def __post_init__(self) -> None:
@@ -79,7 +85,11 @@ class PriorOptions:
 
 
 def with_prior(
-    cube: xr.Dataset, options: PriorOptions | None = None, *, allow: xr.DataArray | None = None
+    cube: xr.Dataset,
+    options: PriorOptions | None = None,
+    *,
+    allow: xr.DataArray | None = None,
+    slope: xr.DataArray | None = None,
 ) -> xr.Dataset:
     """Lay the prior on a probability cube; the observation stays beside it.
 
@@ -92,21 +102,25 @@ def with_prior(
         How fast ice may change.
     allow : (y, x) bool DataArray or None
         Where any change is as likely as none: known surges, calving fronts, tongues that fall apart.
+    slope : (y, x) DataArray or None
+        Degrees, if the options name a steepest one.
 
     Returns
     -------
     Dataset
         ``glacier_probability`` (time, y, x) float32: given all dates, NaN where the date shows nothing;
-        ``glacier_probability_observed``: as it was; ``overruled`` uint8: bits `GAINED`, `LOST`, `UNCONFIRMED` where
-        both lie on different sides of the threshold; ``quality``. Attribute ``prior``: the options. It has no
+        ``glacier_probability_observed``: as it was; ``overruled`` uint8: bits `GAINED`, `LOST`, `UNCONFIRMED`, `STEEP`
+        where both lie on different sides of the threshold; ``quality``. Attribute ``prior``: the options. It has no
         provenance of a model any more, so that no interval that was calibrated without the prior is given to its areas.
 
     Raises
     ------
     CubeError
-        If dates are not in order, or there is one alone.
+        If dates are not in order, or there is one alone; or if no slope was given and the options name a steepest.
     """
     options = options or PriorOptions()
+    if options.steepest is not None and slope is None:
+        raise CubeError("the prior's options name a steepest slope", "give slope, as in the cube's terrain")
     observed = cube["glacier_probability"].transpose("time", "y", "x")
     times = pd.DatetimeIndex(observed["time"].to_numpy())
     if len(times) < 2 or not times.is_monotonic_increasing:
@@ -124,10 +138,14 @@ def with_prior(
     count = len(times)
     made = observed.copy(data=stack[:count]).assign_attrs(long_name="glacier probability given all dates and the prior")
     flags = observed.copy(data=stack[count:].astype("uint8"))
+    if slope is not None and options.steepest is not None:
+        steep = made.notnull() & (slope > options.steepest)
+        flags = flags.where(~steep, (seen >= options.threshold).astype("uint8") * np.uint8(STEEP))
+        made = made.where(~steep, 0.0)
     flags.attrs = {
         "long_name": "where the prior overruled the date",
-        "flag_masks": np.array([GAINED, LOST, UNCONFIRMED], "uint8"),
-        "flag_meanings": "date_says_no_ice date_says_ice among_the_last_dates",
+        "flag_masks": np.array([GAINED, LOST, UNCONFIRMED, STEEP], "uint8"),
+        "flag_meanings": "date_says_no_ice date_says_ice among_the_last_dates date_says_ice_on_steep_ground",
     }
     found = {"glacier_probability": made, "glacier_probability_observed": observed, "overruled": flags}
     if "quality" in cube:
@@ -308,7 +326,8 @@ def prior_report(cube: xr.Dataset) -> pd.DataFrame:
     DataFrame
         Per time: ``seen_km2`` (what the date shows), ``observed_km2`` and ``corrected_km2`` (pixels from the threshold
         on, before and after), ``gained_km2`` and ``lost_km2`` (where the prior made ice of none, and none of ice),
-        ``unconfirmed_km2`` (of both: what later dates may still confirm) and ``share`` (of what is seen).
+        ``unconfirmed_km2`` (of both: what later dates may still confirm), ``steep_km2`` (where the date says ice on
+        ground that is too steep) and ``share`` (of what is seen that was turned).
     """
     threshold = float(json.loads(cube.attrs["prior"])["threshold"])
     pixel = float(abs((cube["x"][1] - cube["x"][0]) * (cube["y"][1] - cube["y"][0]))) / 1e6
@@ -321,9 +340,10 @@ def prior_report(cube: xr.Dataset) -> pd.DataFrame:
         "gained_km2": (flags & GAINED) > 0,
         "lost_km2": (flags & LOST) > 0,
         "unconfirmed_km2": (flags & UNCONFIRMED) > 0,
+        "steep_km2": (flags & STEEP) > 0,
     }
     sums = xr.Dataset({name: found.sum(("y", "x")) * pixel for name, found in counts.items()}).compute()
     table = pd.DataFrame({name: sums[name].to_numpy() for name in counts})
     table.insert(0, "time", pd.DatetimeIndex(cube["time"].to_numpy()))
-    turned = table["gained_km2"] + table["lost_km2"]
+    turned = table["gained_km2"] + table["lost_km2"] + table["steep_km2"]
     return table.assign(share=(turned / table["seen_km2"]).where(table["seen_km2"] > 0))
