@@ -7,7 +7,7 @@ size, its chips or its dates; half of that weight lies within 50 m of outlines, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -154,6 +154,7 @@ def calibrate(
     model: Model,
     chips: Iterable[Chip],
     *,
+    positive: Sequence[str] = (),
     without: Collection[Collection[str]] = ((),),
     near_share: float = NEAR_SHARE,
     pixels: int = 1500,
@@ -167,6 +168,8 @@ def calibrate(
         With the parameters ``temperature`` and ``shift``, as all trained architectures of this package have.
     chips : iterable of Chip
         Of places that no weight was fitted on; read once.
+    positive : sequence of str
+        Labels that are to be found; those that are ice by default.
     without : collection of collections of str
         Modalities that are kept from the model, once for each: ``[(), ("radar",)]`` shows each chip whole and without
         radar. By default it is shown whole.
@@ -187,7 +190,7 @@ def calibrate(
     ModelError
         If the model cannot be calibrated, or there are fewer than two places with labelled pixels.
     """
-    drawn = draw_pixels(model, chips, without=without, pixels=pixels, seed=seed)
+    drawn = draw_pixels(model, chips, positive=positive, without=without, pixels=pixels, seed=seed)
     places = np.unique(drawn.place)
     require(len(places) > 1, f"{len(places)} places to calibrate on", "give chips of several places")
     scaling = fit_scaling(drawn, near_share)
@@ -246,6 +249,7 @@ def draw_pixels(
     model: Model,
     chips: Iterable[Chip],
     *,
+    positive: Sequence[str] = (),
     without: Collection[Collection[str]] = ((),),
     pixels: int = 1500,
     seed: int = 0,
@@ -261,7 +265,8 @@ def draw_pixels(
         for names in without:
             rng = np.random.default_rng([seed, order])
             found = np.moveaxis(predict_classes(model, chip, without=names).astype(np.float64), 1, -1)
-            parts += _drawn(model, chip, np.log(np.maximum(found, _LEAST)), place, pixels, rng)
+            held = np.isin(list(chip.labels), ice_labels(chip, positive))
+            parts += _drawn(model, chip, np.log(np.maximum(found, _LEAST)), held, (place, pixels), rng)
     require(bool(parts), "no chip has labelled pixels that the model sees", "give chips with its inputs")
     joined = {
         f.name: np.concatenate([getattr(part, f.name) for part in parts])
@@ -294,12 +299,19 @@ def fit_scaling(pixels: Pixels, near_share: float = NEAR_SHARE) -> Scaling:
     return Scaling(float(1.0 / found.x[0]), float(found.x[1]))
 
 
-def _drawn(model: Model, chip: Chip, log: FloatArray, place: int, count: int, rng: np.random.Generator) -> list[Pixels]:
-    """Pixels of every date of a chip."""
+def _drawn(
+    model: Model,
+    chip: Chip,
+    log: FloatArray,
+    positive: BoolArray,
+    draw: tuple[int, int],
+    rng: np.random.Generator,
+) -> list[Pixels]:
+    """Pixels of every date of a chip: so many, which are of a place of that number."""
+    place, count = draw
     classes, labels = model.contract.classes, chip.labels
     raised = np.array([name in model.contract.outputs[0].classes for name in classes])
     may: BoolArray = np.asarray(membership(labels, classes) > 0)
-    positive = np.isin(list(labels), ice_labels(chip))
     ice = may[positive].any(axis=0)
     parts = []
     for date, label in enumerate(chip.label):

@@ -200,6 +200,8 @@ class TrainJob:
         Other chips, that stop the training.
     test : dict of str to SourceOptions
         Other chips that the model is scored on, by name.
+    find : tuple of str
+        Labels of the chips that are to be found, in tests and calibration; those that are ice by default.
     calibrate : CalibrateOptions or None
         How its probabilities are calibrated; None leaves them.
     fit : FitOptions
@@ -217,6 +219,7 @@ class TrainJob:
     fold: int | Literal["all"] = 1
     validation: SourceOptions | None = None
     test: dict[str, SourceOptions] = field(default_factory=dict)
+    find: tuple[str, ...] = ()
     calibrate: CalibrateOptions | None = field(default_factory=CalibrateOptions)
     fit: FitOptions = field(default_factory=FitOptions)
     note: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from glaciercube.errors import ModelError, require
@@ -90,9 +91,13 @@ def _parameters(base: Model, options: NetworkOptions) -> dict[str, Any]:
 
 
 def _shared(base: Model, architecture: str) -> dict[str, Any]:
-    """Parameters of another architecture that are taken over with the weights, such as widths."""
+    """Parameters of another architecture that are taken over with the weights, such as as many widths."""
     known = architecture_contract(architecture).parameters
-    return {n: v for n, v in base.contract.parameters.items() if n in known and n not in ("temperature", "shift")}
+    own = {n: v for n, v in base.contract.parameters.items() if n in known and n not in ("temperature", "shift")}
+    if architecture.startswith("fusion-unet") and base.contract.architecture.startswith("fusion-unet"):
+        return own
+    # What is listed by scale means the same only where there are as many scales.
+    return {n: v for n, v in own.items() if np.shape(v) == np.shape(known[n])}  # type: ignore[arg-type]
 
 
 def _chosen(contract: Contract, names: Sequence[str]) -> tuple[Modality, ...]:

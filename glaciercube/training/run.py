@@ -192,10 +192,15 @@ def _train_one(job: TrainJob, parts: Parts, folder: Path, *, progress: bool) -> 
     if job.calibrate is not None and len(parts.calibration):
         options = job.calibrate
         model, said = calibrate(
-            model, parts.calibration, without=options.without, near_share=options.near_share, pixels=options.pixels
+            model,
+            parts.calibration,
+            positive=job.find,
+            without=options.without,
+            near_share=options.near_share,
+            pixels=options.pixels,
         )
         _log.info("calibrated: %s", said)
-    reports = {name: _scored(model, chips, name) for name, chips in parts.test.items()}
+    reports = {name: _scored(model, chips, name, job.find) for name, chips in parts.test.items()}
     for name, report in reports.items():
         write_report(report, folder / "scores" / _plain(name))
     save_model(model, folder, card=model_card(job, parts, model, said, reports))
@@ -203,8 +208,8 @@ def _train_one(job: TrainJob, parts: Parts, folder: Path, *, progress: bool) -> 
     return Trained(model, folder, reports, said)
 
 
-def _scored(model: Model, chips: Sequence[Chip], name: str) -> Report:
-    options = EvaluateOptions(shown=PredictOptions(), sensors=len(model.contract.modalities) > 1)
+def _scored(model: Model, chips: Sequence[Chip], name: str, find: tuple[str, ...]) -> Report:
+    options = EvaluateOptions(shown=PredictOptions(find), sensors=len(model.contract.modalities) > 1)
     return evaluate_model(model, chips, options, source=name)
 
 
