@@ -56,6 +56,8 @@ class Cut:
         Static modalities that it shows.
     lights : tuple of Light or None
         Of each date.
+    ground : Chip
+        Whose static modalities it shows: its own, or another's to teach that they prove nothing.
     """
 
     chip: Chip
@@ -69,6 +71,7 @@ class Cut:
     shown: tuple[tuple[str, ...], ...]
     still: tuple[str, ...]
     lights: tuple[Light | None, ...]
+    ground: Chip
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +164,10 @@ def draw_batch(
     for sample in range(part[0], options.batch, part[1]):
         rng = np.random.default_rng((options.seed, step, sample))
         chip = chips[int(rng.integers(len(chips)))]
-        cuts.append(draw_cut(chip, contract, options, rng, None if seed is None else np.random.default_rng(seed)))
+        cut = draw_cut(chip, contract, options, rng, None if seed is None else np.random.default_rng(seed))
+        if options.sensors.foreign > 0.0 and rng.random() < options.sensors.foreign:
+            cut = replace(cut, ground=chips[int(rng.integers(len(chips)))])
+        cuts.append(cut)
     return make_batch(cuts, contract, absent=together)
 
 
@@ -189,7 +195,7 @@ def draw_cut(
         shown.append(tuple(there) if len(dates) > 1 and sensors is None else tuple(m.name for m in moving))
     lights = [draw_light([v for m in moving for v in m.variables], options.jitter, rng) for _ in dates]
     still = tuple(m.name for m in available if m.static and m.name in kept)
-    return Cut(chip, dates, targets, days, size, top, left, turn, tuple(shown), still, tuple(lights))
+    return Cut(chip, dates, targets, days, size, top, left, turn, tuple(shown), still, tuple(lights), chip)
 
 
 def still_cut(chip: Chip, contract: Contract, options: FitOptions, date: int) -> Cut:
@@ -204,7 +210,7 @@ def still_cut(chip: Chip, contract: Contract, options: FitOptions, date: int) ->
     still = tuple(m.name for m in available if m.static)
     days = tuple(float(chip.days[i]) for i in dates)
     targets, count = (dates.index(date),), len(dates)
-    return Cut(chip, dates, targets, days, size, top, left, Turn(), (shown,) * count, still, (None,) * count)
+    return Cut(chip, dates, targets, days, size, top, left, Turn(), (shown,) * count, still, (None,) * count, chip)
 
 
 def crop_size(contract: Contract, options: FitOptions) -> int:
@@ -272,13 +278,14 @@ def _fill(out: FloatArray, cut: Cut, contract: Contract, name: str, place: int |
     if name not in (cut.still if place is None else cut.shown[place]):
         out.fill(np.nan)
         return
-    variables = contract.modality(name).variables
-    if place is None and any(cut.chip.variables[variable].ndim > 2 for variable in variables):
-        raise ModelError(
-            f"chip {cut.chip.name!r} has dates in the static modality {name!r}", "give those layers per pixel"
-        )
+    variables, chip = contract.modality(name).variables, cut.chip if place is not None else cut.ground
+    if not set(variables) <= set(chip.variables):
+        out.fill(np.nan)
+        return
+    if place is None and any(chip.variables[variable].ndim > 2 for variable in variables):
+        raise ModelError(f"chip {chip.name!r} has dates in the static modality {name!r}", "give those layers per pixel")
     for channel, variable in enumerate(variables):
-        _copy(out[channel], cut, cut.chip.variables[variable], place, np.nan)
+        _copy(out[channel], cut, chip.variables[variable], place, np.nan)
     cut.turn.redirect(out, variables)
     light = None if place is None else cut.lights[place]
     if light is None:

@@ -59,15 +59,20 @@ class Sensors:
         The same of modalities that `kept` does not name.
     date : float
         Share of the dates of a series that show what its sample keeps, modality by modality.
+    foreign : float
+        Share of samples, 0 to 1, whose static modalities are those of another chip: what lies still is then a hint and
+        no proof, and cannot keep ice on the map that the images no longer show.
     """
 
     whole: float = 0.25
     kept: dict[str, float] = field(default_factory=lambda: {"optical": 0.75, "radar": 0.4})
     others: float = 0.5
     date: float = 0.9
+    foreign: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = {"whole": self.whole, "others": self.others, "date": self.date, **self.kept}
+        shares = {"whole": self.whole, "others": self.others, "date": self.date, "foreign": self.foreign}
+        shares |= self.kept
         for name, share in shares.items():
             if not 0.0 <= share <= 1.0:
                 raise ConfigError(f"the share of samples {name!r} is {share}", "give a number from 0 to 1")
