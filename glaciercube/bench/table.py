@@ -34,9 +34,9 @@ __all__ = ["BUDGETS", "Options", "main", "sections", "write"]
 
 #: Of each set: pixels of single spectra need smaller crops and less time than maps.
 BUDGETS = {
-    "vinciguerra": Budget(seconds=30.0, batch=4, size=64),
+    "vinciguerra": Budget(seconds=20.0, batch=4, size=64),
     "debris_hma": Budget(seconds=40.0, batch=4, size=128),
-    "spectra": Budget(seconds=12.0, batch=16, size=32),
+    "spectra": Budget(seconds=8.0, batch=16, size=32),
     "simulated": Budget(seconds=40.0, batch=4, size=128),
 }
 
