@@ -320,15 +320,22 @@ class SetConfig(CubeConfig):
         Spatial cross-validation; None where sets bring their own splits, or nothing is parted.
     fold : int
         Which split of the folds, from 1.
-    model, fit : Any
-        Of trainings; not looked at.
+    network, fit, out, validation, test, find, calibrate, note, cache : Any
+        Of trainings, see `glaciercube.training.job.TrainJob`; not looked at.
     """
 
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     folds: FoldOptions | None = None
     fold: int = 1
-    model: Any = None
+    network: Any = None
     fit: Any = None
+    out: Any = None
+    validation: Any = None
+    test: Any = None
+    find: Any = None
+    calibrate: Any = None
+    note: Any = None
+    cache: Any = None
 
     def chips(self) -> SampledChips | StoredChips:
         """The chips, lazily."""

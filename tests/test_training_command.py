@@ -16,7 +16,7 @@ from made_chips import made_chip
 from small_models import small_contract
 
 from glaciercube.cli import main
-from glaciercube.config import parse_config
+from glaciercube.config import SetConfig, parse_config
 from glaciercube.errors import ConfigError, ModelError
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
@@ -81,6 +81,26 @@ def test_every_fold_is_trained_scored_and_written(tmp_path: Path, chips: Path) -
         assert needed in card, needed
     picture = next(first.glob("scores/*/reliability.png"))
     assert picture.stat().st_size > 1000
+
+
+def test_a_set_brings_its_own_parts(tmp_path: Path) -> None:
+    made = [replace(made_chip(CONTRACT, number, size=24, dates=1), place=f"p{number}") for number in range(4)]
+    write_set(made, tmp_path / "set", splits={"train": (0, 1), "validation": (2,), "test": (3,)})
+    job = {
+        "out": str(tmp_path / "model"),
+        "network": NETWORK,
+        "samples": {"sets": [str(tmp_path / "set")]},
+        "find": ["ice"],
+        "fit": {"steps": 2, "batch": 2, "size": 16, "validate": 1},
+        "calibrate": None,
+    }
+    result = run(tmp_path, job)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert metrics["chips"] == {"train": 2, "validation": 1}
+    assert metrics["tests"]["set"]["facts"]["chips"] == "1 of 1 places"
+    samples = parse_config((tmp_path / "train.yaml").read_text(), "train.yaml", SetConfig)
+    assert samples.samples.sets == (str(tmp_path / "set"),)
 
 
 def test_weights_are_taken_over_and_a_training_goes_on(tmp_path: Path, chips: Path) -> None:

@@ -193,7 +193,8 @@ class TrainJob:
     samples : SourceOptions
         What on.
     folds : FoldOptions or None
-        How the samples are parted into those that train, stop the training, and test; None trains on all of them.
+        How the samples are parted into those that train, stop the training, and test. None takes the parts of an
+        exported set that has some, and else trains on all of them.
     fold : int or "all"
         Which of the splits, from 1 on; ``all`` is cross-validation: a model for each, and a table over all of them.
     validation : SourceOptions or None

@@ -131,7 +131,11 @@ def train(job: TrainJob, cube: Callable[[], xr.Dataset], *, progress: bool = Tru
 
 def _splits(job: TrainJob, samples: Sequence[Chip]) -> list[Split | None]:
     if job.folds is None:
-        return [None]
+        own = getattr(samples, "splits", {})
+        if "train" not in own:
+            return [None]
+        # As the exported set was parted.
+        return [Split("set", own["train"], own.get("validation", ()), own.get("test", ()))]
     splits = make_folds(samples, job.folds)
     if job.fold == "all":
         return list(splits)
@@ -151,7 +155,9 @@ def _parts(
     else:
         train, within = _take(samples, split.train), _take(samples, split.validation)
         validation = stop or within
-        test = {f"fold {split.name}": _take(samples, split.test), **others}
+        name = split.name if split.name == "set" else f"fold {split.name}"
+        test = {name: _take(samples, split.test)} if split.test else {}
+        test |= others
     return Parts(_kept(train), _kept(validation), _kept(held or validation), test, split)
 
 
