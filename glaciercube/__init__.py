@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glaciercube.campaign import Budget, PlanOptions, RunOptions, explain, failed_shards, make_plan, run, update
     from glaciercube.catalog import Scenes, SensorOptions, find
-    from glaciercube.change import AreaOptions, area_series, regional_area
+    from glaciercube.change import AreaOptions, area_change, area_series, regional_area, regional_change
     from glaciercube.cluster import ClusterOptions
     from glaciercube.config import Config, load_config
     from glaciercube.cube import ComposeOptions, MaskOptions, compose, load, settle_offsets
@@ -44,6 +44,7 @@ __all__ = [
     "Scenes",
     "SensorOptions",
     "StoreOptions",
+    "area_change",
     "area_series",
     "compose",
     "explain",
@@ -60,6 +61,7 @@ __all__ = [
     "plot_calendar",
     "predict",
     "regional_area",
+    "regional_change",
     "run",
     "settle_offsets",
     "update",
@@ -68,7 +70,7 @@ __all__ = [
 _ROOMS = {
     "campaign": ("Budget", "PlanOptions", "RunOptions", "explain", "failed_shards", "make_plan", "run", "update"),
     "catalog": ("Scenes", "SensorOptions", "find"),
-    "change": ("AreaOptions", "area_series", "regional_area"),
+    "change": ("AreaOptions", "area_change", "area_series", "regional_area", "regional_change"),
     "cluster": ("ClusterOptions",),
     "config": ("Config", "load_config"),
     "cube": ("ComposeOptions", "MaskOptions", "compose", "load", "settle_offsets"),

@@ -25,6 +25,7 @@ from glaciercube.change import (
     area_series,
     read_calibrations,
     regional_area,
+    regional_change,
     regional_std,
     scene_correlation,
     write_calibrations,
@@ -177,12 +178,41 @@ def test_change_is_of_pixels_that_both_times_show() -> None:
     scale = clouded["doubt_km2"] + 0.02 * 0.16  # 95th of 99 scores
     assert clouded["lower_km2"] == pytest.approx(-0.08 - 45 / 49 * scale - 0.08)
     assert clouded["upper_km2"] == pytest.approx(-0.08 + 45 / 49 * scale + 0.08)
+    both = area_change(
+        cube(), outlines(a=(0, 0, 20, 60), b=(20, 0, 40, 60)), "2020-08-01", "2021-08-01",
+        AreaOptions(every="observation"), calibration=calibration,
+    )  # fmt: skip
+    total = regional_change(both, correlation=0.0).iloc[0]
+    assert total["change_km2"] == pytest.approx(-0.08)
+    hidden = 0.04
+    down = both["change_km2"] - both["lower_km2"] - hidden
+    assert total["lower_km2"] == pytest.approx(-0.08 - np.sqrt((down**2).sum()) - 2 * hidden)
+    assert total["lower_rate"] == pytest.approx(total["lower_km2"] / (365 / 365.25))
     with pytest.raises(StoreError, match="no row of 2019"):
         area_change(cube(), here, 2019, 2021)
     with pytest.raises(StoreError, match="earlier and a later"):
         area_change(cube(), here, 2021, 2020)
     with pytest.raises(GlaciercubeError, match="nothing of changes"):
         area_change(cube(), here, 2020, 2021, calibration=calibrated(np.zeros(19)))
+
+
+def test_the_command_prints_changes_and_their_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from glaciercube.cli import main
+
+    monkeypatch.setattr("glaciercube.store.open_store", lambda *_, **__: cube())
+    where = tmp_path / "outlines.gpkg"
+    outlines(a=(0, 0, 20, 60), b=(20, 0, 40, 60)).to_file(where)
+    (tmp_path / "store.zarr").mkdir()
+    arguments = ["change", str(tmp_path / "store.zarr"), str(where), "2020", "2021"]
+    each = CliRunner().invoke(main, [*arguments, "--csv", str(tmp_path / "c.csv")])
+    assert each.exit_code == 0, each.output
+    assert "no interval" in each.output
+    assert pd.read_csv(tmp_path / "c.csv")["change_km2"].sum() == pytest.approx(-0.12)
+    whole = CliRunner().invoke(main, [*arguments, "--total"])
+    assert "-0.120" in whole.output
+    assert CliRunner().invoke(main, [*arguments[:3], "then", "2021"]).exit_code == 1
 
 
 def test_hidden_ground_widens_the_interval_by_all_of_it() -> None:

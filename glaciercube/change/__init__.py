@@ -13,7 +13,7 @@ from glaciercube.change.conformal import (
 )
 from glaciercube.change.correlation import ErrorCorrelation, area_std, fit_correlation
 from glaciercube.change.difference import area_change
-from glaciercube.change.regional import regional_area, regional_std
+from glaciercube.change.regional import regional_area, regional_change, regional_std
 
 __all__ = [
     "AreaOptions",
@@ -28,6 +28,7 @@ __all__ = [
     "fit_correlation",
     "read_calibrations",
     "regional_area",
+    "regional_change",
     "regional_std",
     "scene_correlation",
     "write_calibrations",

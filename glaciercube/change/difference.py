@@ -107,7 +107,10 @@ def area_change(
         table = calibration.change_interval(table, options.level)
     years = (table["last"] - table["first"]).dt.total_seconds() / 86400 / _DAYS_PER_YEAR
     rates = {"rate_km2_per_year": "change_km2", "lower_rate": "lower_km2", "upper_rate": "upper_km2"}
-    return table.assign(**{rate: table[of] / years for rate, of in rates.items()})[list(CHANGE_COLUMNS)]
+    found = table.assign(**{rate: table[of] / years for rate, of in rates.items()})[list(CHANGE_COLUMNS)]
+    if calibration is not None:
+        found.attrs["scene_correlation"] = calibration.correlation
+    return found
 
 
 def _one_change(
@@ -141,6 +144,8 @@ def _one_change(
 def _map_of(here: xr.Dataset, options: AreaOptions, when: Any) -> tuple[pd.Timestamp, npt.NDArray[np.float64]]:
     """The map of a year, or of the row nearest to a time."""
     if options.every == "year":
+        if not str(when).isdecimal():
+            raise StoreError(f"{when} is no year", "give years, or read areas every observation")
         for time, probability, _ in clear_maps(here, options):
             if time.year == int(when):
                 return time, probability

@@ -17,7 +17,9 @@ from glaciercube.errors import ModelError, require
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["regional_area", "regional_std"]
+__all__ = ["regional_area", "regional_change", "regional_std"]
+
+_BOUNDS = ("down", "up", "down2", "up2")
 
 
 def regional_area(series: pd.DataFrame, *, correlation: float | None = None) -> pd.DataFrame:
@@ -42,24 +44,58 @@ def regional_area(series: pd.DataFrame, *, correlation: float | None = None) -> 
         Per time: ``area_km2``, ``expected_area_km2``, ``outline_area_km2`` (sums), ``lower_km2``, ``upper_km2``, and
         ``coverage`` (share of all outlines' area).
     """
-    shared = float(series.attrs.get("scene_correlation", 1.0)) if correlation is None else correlation
-    require(0 <= shared <= 1, f"a correlation of {shared}", "give 0 to 1")
-    seen = series["coverage"] * series["outline_area_km2"]
-    hidden = (series["outline_area_km2"] * series["in_grid"] - seen).clip(lower=0)
-    down = series["area_km2"] - series["lower_km2"]
-    up = (series["upper_km2"] - series["area_km2"] - hidden).clip(lower=0)
-    parts = series.assign(seen=seen, hidden=hidden, down=down, up=up, down2=down**2, up2=up**2)
-    sums = ["area_km2", "expected_area_km2", "outline_area_km2", "seen", "hidden", "down", "up", "down2", "up2"]
-    total = parts.groupby("time")[sums].sum(min_count=1).reset_index()
-
-    def joined(name: str) -> pd.Series[float]:
-        return ((1 - shared) * total[f"{name}2"] + shared * total[name] ** 2) ** 0.5
-
-    total["lower_km2"] = total["area_km2"] - joined("down")
-    total["upper_km2"] = total["area_km2"] + joined("up") + total["hidden"]
-    total["coverage"] = total["seen"] / total["outline_area_km2"]
+    sums = ["area_km2", "expected_area_km2", "outline_area_km2"]
+    total = _summed(series, "time", "area_km2", sums, _shared(series, correlation))
     kept = ["time", "area_km2", "expected_area_km2", "lower_km2", "upper_km2", "outline_area_km2", "coverage"]
     return total[kept]
+
+
+def regional_change(table: pd.DataFrame, *, correlation: float | None = None) -> pd.DataFrame:
+    """Sum changes of area over their outlines, as `regional_area` sums areas.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `area_change`.
+    correlation : float, optional
+        As of `regional_area`.
+
+    Returns
+    -------
+    DataFrame
+        One row: ``first``, ``last``, ``change_km2``, ``lower_km2``, ``upper_km2``, ``first_area_km2`` and
+        ``outline_area_km2`` (sums), ``rate_km2_per_year``, ``lower_rate``, ``upper_rate`` and ``coverage``.
+    """
+    sums = ["change_km2", "first_area_km2", "outline_area_km2"]
+    total = _summed(table, ["first", "last"], "change_km2", sums, _shared(table, correlation))
+    years = (total["last"] - total["first"]).dt.total_seconds() / (86400 * 365.25)
+    rates = {"rate_km2_per_year": "change_km2", "lower_rate": "lower_km2", "upper_rate": "upper_km2"}
+    total = total.assign(**{rate: total[of] / years for rate, of in rates.items()})
+    return total[["first", "last", *sums[:1], "lower_km2", "upper_km2", *rates, *sums[1:], "coverage"]]
+
+
+def _shared(table: pd.DataFrame, correlation: float | None) -> float:
+    shared = float(table.attrs.get("scene_correlation", 1.0)) if correlation is None else correlation
+    require(0 <= shared <= 1, f"a correlation of {shared}", "give 0 to 1")
+    return shared
+
+
+def _summed(table: pd.DataFrame, by: str | list[str], value: str, sums: list[str], shared: float) -> pd.DataFrame:
+    """Sums over outlines, with bounds whose distances from the value are summed as correlated deviations."""
+    seen = table["coverage"] * table["outline_area_km2"]
+    hidden = (table["outline_area_km2"] * table["in_grid"] - seen).clip(lower=0)
+    # Hidden ground adds to an area, or nothing; its change may be of either sign.
+    below = hidden if value == "change_km2" else 0 * hidden
+    down = (table[value] - table["lower_km2"] - below).clip(lower=0)
+    up = (table["upper_km2"] - table[value] - hidden).clip(lower=0)
+    own = {"seen": seen, "above": hidden, "below": below, "down": down, "up": up, "down2": down**2, "up2": up**2}
+    # Where no interval is known the sum has none.
+    own = {name: part.where(table["lower_km2"].notna()) if name in _BOUNDS else part for name, part in own.items()}
+    total = table.assign(**own).groupby(by)[[*sums, *own]].sum(min_count=1).reset_index()
+    for bound, sign, side, far in (("lower_km2", -1, "down", "below"), ("upper_km2", 1, "up", "above")):
+        joined = ((1 - shared) * total[f"{side}2"] + shared * total[side] ** 2) ** 0.5
+        total[bound] = total[value] + sign * (joined + total[far])
+    return total.assign(coverage=total["seen"] / total["outline_area_km2"])
 
 
 def regional_std(

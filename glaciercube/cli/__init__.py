@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from glaciercube.cli.base import main
 from glaciercube.cli.campaigns import explain, failed, run, update
+from glaciercube.cli.change import change
 from glaciercube.cli.evaluate import evaluate
 from glaciercube.cli.keep import tidy
 from glaciercube.cli.look import area, demo, find, models
@@ -12,6 +13,7 @@ from glaciercube.cli.train import train
 
 __all__ = [
     "area",
+    "change",
     "demo",
     "evaluate",
     "explain",
