@@ -17,10 +17,14 @@ import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from rasterio import features
+from shapely.geometry import shape
 
+from glaciercube.catalog import SensorOptions, find
+from glaciercube.cube import compose, load
 from glaciercube.errors import CubeError, GlaciercubeError, OutlineError
 from glaciercube.models.chips import UNKNOWN
-from glaciercube.region import read_outlines
+from glaciercube.region import Region, read_outlines
 from glaciercube.training.folds import FoldOptions, make_folds
 from glaciercube.training.inventory import outline_date, read_inventory
 from glaciercube.training.sampling import SampledChips, SampleOptions, sample_chips
@@ -115,7 +119,7 @@ def test_labels_are_glacier_where_the_middle_of_a_pixel_lies_in_an_outline() -> 
         chip, (window, _) = chips[index], chips.drawn[index]
         rows, columns = np.mgrid[window.row : window.row + 32, window.column : window.column + 32] + 0.5
         x, y = 500_000.0 + 20.0 * columns, 5_000_000.0 - 20.0 * rows
-        held = [shapely.contains_xy(shape, x, y) for shape in outlines.geometry]
+        held = [shapely.contains_xy(polygon_, x, y) for polygon_ in outlines.geometry]
         np.testing.assert_array_equal(chip.label[0], np.logical_or(*held))
         np.testing.assert_array_equal(chip.glaciers, np.select(held, [1, 2], 0))
     assert chips.labels == {
@@ -192,6 +196,8 @@ def test_outlines_too_old_for_every_image_are_refused_and_dates_too_old_left_out
     assert chips.summary()["dates"] == ["2016-08-01", "2018-08-01"]
     assert "1 of 3 dates are more than 9 years from all outlines" in chips.messages
     assert chips[0].attributes["outline_age"] == [6.0]
+    with pytest.raises(CubeError, match="no image of the months"):
+        sample_chips(make_cube(), HALF, SampleOptions(windows=SMALL, months=(2, 3)))
 
 
 def test_dates_of_inventories_are_understood() -> None:
@@ -343,8 +349,7 @@ def test_cubes_that_cannot_be_sampled_are_refused() -> None:
 
 
 @pytest.mark.real
-def test_khumbu_is_sampled_from_its_catalogue(real_data: Path) -> None:
-    """RGI 6 and GLIMS as they are published."""
+def test_published_inventories_are_understood(real_data: Path) -> None:
     grid = GeoBox.from_bbox((478_000, 3_091_000, 486_000, 3_098_000), "EPSG:32645", resolution=20)
     found = read_inventory(real_data / "khumbu" / "reference" / "rgi60_everest_86.gpkg", grid)
     assert set(found.outlines["date"].dt.year) == {2000, 2002, 2010}
@@ -352,3 +357,26 @@ def test_khumbu_is_sampled_from_its_catalogue(real_data: Path) -> None:
     baker = GeoBox.from_bbox((575_000, 5_395_000, 595_000, 5_410_000), "EPSG:32610", resolution=20)
     found = read_inventory(real_data / "copernicus_dem" / "baker_glims.geojson", baker)
     assert list(found.outlines["date"].dt.strftime("%Y-%m-%d").unique()) == ["2015-09-09"]
+
+
+@pytest.mark.real
+def test_outlines_of_several_years_label_vinciguerra_as_its_rasters_do(real_data: Path) -> None:
+    folder, rows, labels = real_data / "vinciguerra", [], []
+    for year in (2019, 2020, 2021):
+        with rasterio.open(folder / "reference" / f"vinciguerra_label_{year}.tif") as source:
+            labels.append(source.read(1) == 1)
+            grid = GeoBox(source.shape, source.transform, str(source.crs))
+        drawn = features.shapes(labels[-1].astype(np.uint8), mask=labels[-1], transform=grid.affine)
+        rows.append({"id": "v", "year": year, "geometry": shapely.union_all([shape(part) for part, _ in drawn])})
+    wanted = {"sentinel-2": SensorOptions("sentinel-2-l1c")}
+    region = Region("vinciguerra", grid)
+    cube = compose(load(find(folder / "catalog.json", region, "2019/2021", wanted), region))
+    outlines = gpd.GeoDataFrame(rows, crs=str(grid.crs))
+    options = SampleOptions(windows=WindowOptions(size=64, stride=64), dates=None)
+    chips = sample_chips(cube, outlines, options)
+    assert len(chips) >= 4
+    for (window, _), chip in zip(chips.drawn, chips, strict=True):
+        rows_, columns = slice(window.row, window.row + 64), slice(window.column, window.column + 64)
+        for row, label in enumerate(labels):
+            np.testing.assert_array_equal(chip.label[row] == 1, label[rows_, columns])
+            np.testing.assert_array_equal(chip.variables["swir16"][row], cube["swir16"][row, rows_, columns])

@@ -8,15 +8,21 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pystac
 import pytest
+import shapely
 import xarray as xr
+from click.testing import CliRunner, Result
 from pyproj import Transformer
 from test_samples import SMALL, inventory, make_cube
 
+from glaciercube.cli import main
+from glaciercube.config import SetConfig, load_config
 from glaciercube.errors import ModelError, ReadError, StoreError
 from glaciercube.models.chips import UNKNOWN, Chip
+from glaciercube.simulate.world import World
 from glaciercube.training.exchange import SetInfo, content_hash, read_set, read_sets, write_set
 from glaciercube.training.folds import FoldOptions, make_folds
 from glaciercube.training.items import LABEL_SCHEMA
@@ -229,3 +235,73 @@ def test_sets_that_cannot_be_written_or_read_are_refused(tmp_path: Path) -> None
         write_set([chip], tmp_path / "nan")
     with pytest.raises(StoreError, match="no finished set"):
         read_set(tmp_path / "nan")
+
+
+@pytest.fixture
+def job(tmp_path: Path, world: World, catalog: Path) -> Path:
+    west, south, east, north = world.region.bbox
+    # The glacier of this small world as two, divided along a meridian of its grid.
+    left, bottom, right, top = world.outlines.total_bounds
+    middle = (left + right) / 2 + 3.0
+    sides = [shapely.box(left, bottom, middle, top), shapely.box(middle, bottom, right, top)]
+    halves = [world.outlines.union_all().intersection(side) for side in sides]
+    mine = gpd.GeoDataFrame({"id": ["west", "east"], "year": 2021}, geometry=halves, crs=world.outlines.crs)
+    mine.to_file(tmp_path / "mine.gpkg")
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"region: {{name: small, bbox: [{west}, {south}, {east}, {north}], resolution: 20}}\n"
+        f"catalog: {catalog}\ntime: 2021\nsensors: [sentinel-2]\n"
+        f"samples:\n  outlines: {tmp_path / 'mine.gpkg'}\n  name: small\n  dates: null\n"
+        "  windows: {size: 16, stride: 16, negatives: 0, most: 4}\n"
+        "folds: {kind: places, buffer: 0, validation: false}\nfit: {steps: 3}\n"
+    )
+    return path
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_command_says_what_is_drawn_and_writes_it(job: Path, tmp_path: Path) -> None:
+    out, picture = tmp_path / "set", tmp_path / "chips.png"
+    made = call("samples", job, "--out", out, "--picture", picture, "--licence", "CC-BY-4.0", "--quiet")
+    assert made.exit_code == 0, made.output
+    assert [line.split()[0] for line in made.stdout.splitlines()[:3]] == ["split", "train", "test"]
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    config = load_config(job, SetConfig)
+    drawn = config.chips()
+    parts = config.splits(drawn)
+    for split, indices in parts.items():
+        back = read_set(out, split)
+        assert len(back) == len(indices)
+        same(back[0], drawn[indices[0]])
+        assert back[0].variables["red"].any()
+    again = tmp_path / "again.yaml"
+    again.write_text(f"samples: {{sets: [{out}]}}\n")
+    config = load_config(again, SetConfig)
+    assert {name: len(part) for name, part in config.splits(config.chips()).items()} == {
+        name: len(part) for name, part in parts.items()
+    }
+    parted = "\nfolds: {kind: places, buffer: 0, validation: false}\n"
+    for key, problem in (("fold: 4", "there is no fold 4: give 1 to 2"), ("fold: 2", "")):
+        again.write_text(f"samples: {{sets: [{out}]}}{parted}{key}\n")
+        told = call("samples", again)
+        assert problem in told.stderr
+        assert (told.exit_code == 1) == bool(problem)
+
+
+def test_the_command_refuses_in_one_sentence(job: Path, tmp_path: Path) -> None:
+    for words, old, new in (
+        (("unknown key 'samples.windows.sizes'", "did you mean size"), "size: 16", "sizes: 16"),
+        (("neither outlines nor sets",), "  outlines:", "  date: image #"),
+        (("no cube without region",), "time: 2021", ""),
+    ):
+        text = job.read_text()
+        assert old in text
+        other = tmp_path / "other.yaml"
+        other.write_text(text.replace(old, new))
+        result = call("samples", other, "--quiet")
+        assert result.exit_code == 1, result.output
+        assert result.stderr.startswith("glaciercube: ")
+        assert all(word in result.stderr for word in words), result.stderr
+    assert "something at" in call("samples", job, "--out", tmp_path).stderr

@@ -76,10 +76,12 @@ def read_polygons(outlines: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataF
         source, frame = "given as a GeoDataFrame", outlines.copy()
     if frame.crs is None:
         raise OutlineError(f"the outlines {source} carry no CRS", "set one, for instance with GeoDataFrame.set_crs")
-    frame = frame[frame.geometry.notna() & frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
-    frame = frame[~frame.geometry.is_empty].reset_index(drop=True)
-    if frame.empty:
+    areal = frame.geometry.notna() & frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"]) & ~frame.is_empty
+    if not areal.any():
         raise OutlineError(f"the outlines {source} hold no polygon", "give glacier outlines as polygons")
+    if not areal.all():
+        _log.warning("%d of %d rows of the outlines %s are no polygons: left out", (~areal).sum(), len(frame), source)
+    frame = frame[areal].reset_index(drop=True)
     reach = max(abs(float(value)) for value in frame.total_bounds)
     if frame.crs.is_geographic and reach > 540:
         raise OutlineError(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
@@ -42,6 +41,9 @@ class SampleOptions:
         How far the outlines are trusted.
     dates : int or None
         Images of a chip, one after another in time; 1 by default. None: all that the cube has.
+    months : tuple of int
+        Calendar months of images; all by default. At the end of summer snow hides least: DL4GAM takes August to the
+        middle of October in the Alps.
     variables : tuple of str
         Of the cube; by default all that a model of this package may ask for.
     hidden : float
@@ -58,6 +60,7 @@ class SampleOptions:
     windows: WindowOptions = field(default_factory=WindowOptions)
     truth: TruthOptions = field(default_factory=TruthOptions)
     dates: int | None = 1
+    months: tuple[int, ...] = ()
     variables: tuple[str, ...] = ()
     hidden: float = 0.2
     clear: float = 0.0
@@ -65,6 +68,9 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "variables", tuple(self.variables))
+        object.__setattr__(self, "months", tuple(self.months))
+        fine = all(1 <= month <= 12 for month in self.months)
+        require(fine, f"months {list(self.months)} are none", "give numbers from 1 to 12")
         require(self.dates is None or self.dates >= 1, f"chips of {self.dates} dates", "give 1 or more, or null")
         require(0 <= self.hidden <= 1, f"hidden {self.hidden} is not a weight", "give 0 to 1")
         require(0 <= self.clear <= 1, f"clear {self.clear} is not a share", "give 0 to 1")
@@ -277,7 +283,7 @@ def sample_chips(
     )
     layer = debris_of(debris if raster else inventory.debris)
     labels_of(options.truth, debris=layer is not None)
-    days, messages = _usable(cube["time"].to_numpy(), inventory, options)
+    days, messages = _usable(cube["time"], inventory, options)
     windows = choose_windows(geobox, inventory, options.windows)
     step = options.dates or len(days)
     groups = [tuple(days[i : i + step]) for i in range(0, len(days), step)]
@@ -316,12 +322,14 @@ def _asked(cube: xr.Dataset, options: SampleOptions) -> list[str]:
     return [str(name) for name in options.variables or VARIABLES if name in cube.data_vars]
 
 
-def _usable(
-    time: npt.NDArray[np.datetime64], inventory: Inventory, options: SampleOptions
-) -> tuple[list[int], tuple[str, ...]]:
-    """Dates near enough to some outline's."""
-    most = options.truth.max_age
-    days = [day for day, date in enumerate(time) if bool((np.abs(inventory.ages(date)) <= most).any())]
+def _usable(times: xr.DataArray, inventory: Inventory, options: SampleOptions) -> tuple[list[int], tuple[str, ...]]:
+    """Dates of the wanted months that are near enough to some outline's."""
+    most, time = options.truth.max_age, times.to_numpy()
+    month = times.dt.month.to_numpy()
+    wanted = [day for day in range(len(time)) if not options.months or month[day] in options.months]
+    if not wanted:
+        raise CubeError(f"the cube has no image of the months {list(options.months)}", "give others, or none for all")
+    days = [day for day in wanted if bool((np.abs(inventory.ages(time[day])) <= most).any())]
     if not days:
         dates = inventory.outlines["date"].dropna()
         raise OutlineError(
@@ -329,8 +337,8 @@ def _usable(
             f"({dates.min():%Y-%m-%d} to {dates.max():%Y-%m-%d})",
             "give outlines or images of other years, or a larger max_age",
         )
-    lost = len(time) - len(days)
-    return days, ((f"{lost} of {len(time)} dates are more than {most:g} years from all outlines",) if lost else ())
+    lost = len(wanted) - len(days)
+    return days, ((f"{lost} of {len(wanted)} dates are more than {most:g} years from all outlines",) if lost else ())
 
 
 def crs_name(grid: GeoBox) -> str:
