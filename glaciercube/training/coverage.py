@@ -176,6 +176,7 @@ def _hold(calibration: Calibration, error: AreaError, chip: Chip, maps: Maps, le
 @click.option("--calibrations", type=click.Path(path_type=Path), help="Others than those shipped.")
 @click.option("--model", "models", multiple=True, default=MODELS, show_default=True, help="Models or their folders.")
 @click.option("--scenes", default=500, show_default=True, help="Simulated scenes, one glacier each.")
+@click.option("--inputs", default=len(MAIN), show_default=True, help="Sets of inputs: all, no radar, optical alone.")
 @click.option("--family", default=FAMILY, show_default=True, help="Family of generators.")
 @click.option("--draw", is_flag=True, help="Draw the scenes and stop.")
 def main(
@@ -185,6 +186,7 @@ def main(
     calibrations: Path | None,
     models: tuple[str, ...],
     scenes: int,
+    inputs: int,
     family: str,
     draw: bool,
 ) -> None:
@@ -198,7 +200,7 @@ def main(
     done: set[tuple[str, tuple[str, ...]]] = set()
     rows = []
     for model in (load_model(name) for name in models):
-        for missing in MAIN:
+        for missing in MAIN[:inputs]:
             chips = draw_chips(FIRST_SEED, scenes, cache, family=family)
             found = list(check(model, chips, missing, path=calibrations))
             # Models that take less than is shown meet the same inputs several times.
