@@ -13,7 +13,7 @@ from conftest import FULL
 from rasterio.warp import Resampling, reproject
 from scipy.stats import mannwhitneyu
 
-from glaciercube.simulate.sequence import SequenceOptions, draw_sequence
+from glaciercube.simulate.sequence import GROUND_CLASSES, SequenceOptions, draw_sequence
 
 Image = npt.NDArray[np.floating]
 
@@ -92,3 +92,21 @@ def test_simulated_contrasts_are_no_greater(family: str, say: Callable[[str], No
     assert 0.45 < np.mean(found["coherence"]) < 0.56
     assert np.quantile(found["coherence"], 0.9) < 0.61
     assert 0.42 < np.mean(found["vv"]) < 0.58
+
+
+@pytest.mark.skipif(not FULL, reason="60 scenes, to say how hard the world is for a rule that knows none of it")
+@pytest.mark.parametrize("family", ["a", "b"])
+def test_simulated_ice_is_not_told_by_a_ratio_alone(family: str, say: Callable[[str], None]) -> None:
+    options = SequenceOptions(size=128, level="toa", cloud_cover=0, gaps=False, family=family, layers=())
+    called, truth = [], []
+    for seed in range(9000, 9060):
+        date = draw_sequence(seed, options).isel(time=0)
+        called.append(((date["red"] / date["swir16"] > 2.8) & (date["blue"] > 0.15)).to_numpy())
+        truth.append(date["ground"].to_numpy())
+    ice, ground = np.stack(called), np.stack(truth)
+    glacier = np.isin(ground, (1, 2))
+    iou = float((ice & glacier).sum() / (ice | glacier).sum())
+    shares = {name: round(float(ice[ground == kind].mean()), 2) for kind, name in enumerate(GROUND_CLASSES)}
+    say(f"band ratio, family {family}: IoU {iou:.2f}, called ice {shares}")
+    assert 0.4 < iou < 0.8
+    assert shares["clean_ice"] > 0.85
