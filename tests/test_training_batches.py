@@ -25,7 +25,9 @@ BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 
 
 def still(**other: float) -> Jitter:
-    none = dict.fromkeys(("gain", "band_gain", "offset", "gamma", "noise", "decibel", "unflattened", "days"), 0.0)
+    none = dict.fromkeys(
+        ("gain", "band_gain", "offset", "gamma", "noise", "decibel", "unflattened", "days", "rough"), 0.0
+    )
     return Jitter(**{**none, **other})
 
 
@@ -222,3 +224,21 @@ def test_unknown_pixels_are_no_label() -> None:
     label[:] = UNKNOWN
     batch = draw_batch([replace(chip, label=label)], CONTRACT, FitOptions(batch=2), 0)
     assert (batch.truth.weight == 0).all()
+
+
+@pytest.mark.parametrize("foreign", [0.0, 1.0])
+def test_a_sample_may_show_the_ground_of_another_place(foreign: float) -> None:
+    contract = small_contract("fusion-unet")
+    chips = []
+    for number in range(2):
+        chip = made_chip(contract, number)
+        flat = np.full(chip.label.shape[1:], 10.0 * (number + 1), np.float32)
+        ground = dict.fromkeys(("slope", "aspect_sin", "aspect_cos", "curvature"), flat)
+        dated = {name: np.full(chip.label.shape, 0.1 * (number + 1), np.float32) for name in BANDS}
+        chips.append(replace(chip, variables={**ground, **dated}))
+    options = FitOptions(batch=32, size=16, jitter=still(rough=0.0), sensors=Sensors(whole=1.0, foreign=foreign))
+    batch = draw_batch(chips, contract, options, 0)
+    own = batch.dynamic["optical"][:, 0, 0, 0] > 0.15
+    shown = batch.static["terrain"][:, 0, 0, 0] > 15
+    # Another may be drawn that is the same.
+    assert bool((own != shown).any()) == bool(foreign)

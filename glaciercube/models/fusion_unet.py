@@ -65,7 +65,7 @@ _TERRAIN = Modality(
     ("slope", "aspect_sin", "aspect_cos", "curvature"),
     static=True,
     mean=(20.0, 0.0, 0.0, 0.0),
-    std=(14.0, 0.7, 0.7, 0.004),
+    std=(14.0, 0.7, 0.7, 0.02),
     clip=(-4.0, 4.0),
 )
 _RELIEF = Modality("relief", ("topographic_position",), static=True, clip=(-3.0, 3.0), evidence=False)

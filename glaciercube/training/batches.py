@@ -58,6 +58,8 @@ class Cut:
         Of each date.
     ground : Chip
         Whose static modalities it shows: its own, or another's to teach that they prove nothing.
+    rough : float
+        Factor on curvature.
     """
 
     chip: Chip
@@ -72,6 +74,7 @@ class Cut:
     still: tuple[str, ...]
     lights: tuple[Light | None, ...]
     ground: Chip
+    rough: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +198,8 @@ def draw_cut(
         shown.append(tuple(there) if len(dates) > 1 and sensors is None else tuple(m.name for m in moving))
     lights = [draw_light([v for m in moving for v in m.variables], options.jitter, rng) for _ in dates]
     still = tuple(m.name for m in available if m.static and m.name in kept)
-    return Cut(chip, dates, targets, days, size, top, left, turn, tuple(shown), still, tuple(lights), chip)
+    rough = float(np.exp(rng.normal(0.0, options.jitter.rough)))
+    return Cut(chip, dates, targets, days, size, top, left, turn, tuple(shown), still, tuple(lights), chip, rough)
 
 
 def still_cut(chip: Chip, contract: Contract, options: FitOptions, date: int) -> Cut:
@@ -275,11 +279,8 @@ def make_batch(cuts: Sequence[Cut], contract: Contract, *, absent: bool = False)
 
 def _fill(out: FloatArray, cut: Cut, contract: Contract, name: str, place: int | None) -> None:
     """Put one modality of one crop, at one of its dates or of none, in its place (channel, y, x)."""
-    if name not in (cut.still if place is None else cut.shown[place]):
-        out.fill(np.nan)
-        return
-    variables, chip = contract.modality(name).variables, cut.chip if place is not None else cut.ground
-    if not set(variables) <= set(chip.variables):
+    variables, chip = contract.modality(name).variables, cut.ground if place is None else cut.chip
+    if name not in (cut.still if place is None else cut.shown[place]) or not set(variables) <= set(chip.variables):
         out.fill(np.nan)
         return
     if place is None and any(chip.variables[variable].ndim > 2 for variable in variables):
@@ -287,19 +288,32 @@ def _fill(out: FloatArray, cut: Cut, contract: Contract, name: str, place: int |
     for channel, variable in enumerate(variables):
         _copy(out[channel], cut, chip.variables[variable], place, np.nan)
     cut.turn.redirect(out, variables)
-    light = None if place is None else cut.lights[place]
-    if light is None:
+    if place is None:
+        if "curvature" in variables:
+            out[variables.index("curvature")] *= cut.rough
         return
-    relight(out, variables, light)
-    if light.look is not None and any(v.endswith("_db") for v in variables) and set(_SLOPE) <= set(cut.chip.variables):
-        slopes = np.empty((len(_SLOPE), cut.size, cut.size), np.float32)
-        for channel, variable in enumerate(_SLOPE):
-            _copy(slopes[channel], cut, cut.chip.variables[variable], None, np.nan)
-        cut.turn.redirect(slopes, _SLOPE)
-        brighter = foreshortening(dict(zip(_SLOPE, slopes, strict=True)), light)
-        for channel, variable in enumerate(variables):
-            if variable.endswith("_db"):
-                out[channel] += brighter
+    light = cut.lights[place]
+    if light is not None:
+        relight(out, variables, light)
+        _tilt(out, cut, variables, light)
+
+
+def _tilt(out: FloatArray, cut: Cut, variables: Sequence[str], light: Light) -> None:
+    """Give backscatter the slopes' brightness back, where the light says so and the slopes are known."""
+    if (
+        light.look is None
+        or not any(v.endswith("_db") for v in variables)
+        or not set(_SLOPE) <= set(cut.chip.variables)
+    ):
+        return
+    slopes = np.empty((len(_SLOPE), cut.size, cut.size), np.float32)
+    for channel, variable in enumerate(_SLOPE):
+        _copy(slopes[channel], cut, cut.chip.variables[variable], None, np.nan)
+    cut.turn.redirect(slopes, _SLOPE)
+    brighter = foreshortening(dict(zip(_SLOPE, slopes, strict=True)), light)
+    for channel, variable in enumerate(variables):
+        if variable.endswith("_db"):
+            out[channel] += brighter
 
 
 def _copy(

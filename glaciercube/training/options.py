@@ -33,6 +33,8 @@ class Jitter:
         not corrected for terrain (GRD).
     days : float
         Of the day of each date of a series.
+    rough : float
+        Of the logarithm of the factor on curvature: elevation models differ in how smooth they are.
     """
 
     gain: float = 0.12
@@ -43,6 +45,7 @@ class Jitter:
     decibel: float = 1.2
     unflattened: float = 0.33
     days: float = 3.0
+    rough: float = 0.7
 
 
 @dataclass(frozen=True)
