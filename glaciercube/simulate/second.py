@@ -86,6 +86,8 @@ def second_landscape(
     ribs = _detail(rng, cut, land, shape, resolution)
     bed = cut(land.bed) + ribs
     inside = cut(tongues.inside) + 28 * lattice_noise(rng, shape, resolution, longest=260, octaves=4) - 2.5 * ribs
+    # Ice wears its bed smooth.
+    bed = bed - 0.8 * ribs * np.clip(inside / 80, 0, 1)
     early = plastic_thickness(inside, bed, resolution, float(rng.uniform(0.6e5, 1.6e5)))
     lasts = np.maximum(cut(tongues.lasts), 0.02)
     level, bed = _lakes(rng, bed, early, lasts, resolution, sea=land.coast)
