@@ -30,7 +30,7 @@ from glaciercube.training.losses import Truth, edge_loss, label_loss
 from glaciercube.training.options import FitOptions
 from glaciercube.training.parallel import Crew, choose_device, this_crew
 
-__all__ = ["FitOptions", "fit", "has_fast_bfloat16", "supervised_loss"]
+__all__ = ["Feed", "FitOptions", "fit", "has_fast_bfloat16", "supervised_loss"]
 
 # Steps between rows of the log: reading the loss waits for a GPU.
 _ROW = 10
@@ -94,6 +94,44 @@ def fit(
         finally:
             run.close()
     return module
+
+
+class Feed:
+    """The parts of a fit one by one, for measurements: how batches are made, and what a step takes.
+
+    Parameters
+    ----------
+    module, contract, chips, options, device
+        As of `fit`.
+    """
+
+    def __init__(
+        self,
+        module: GlacierModule,
+        contract: Contract,
+        chips: Sequence[Chip],
+        options: FitOptions,
+        device: torch.device,
+    ) -> None:
+        self._run = _Run(module, contract, chips, options, validation=(), device=device, checkpoint=None)
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches as a fit makes them, ahead where there are workers."""
+        return self._run.batches()
+
+    def draw(self, step: int) -> Batch:
+        """The batch of a step, made now."""
+        return self._run.draw(step)
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take an optimiser step; returns the loss."""
+        loss = self._run.step(batch, 0.5)
+        self._run.state.step += 1
+        return loss
+
+    def close(self) -> None:
+        """Stop what makes batches."""
+        self._run.close()
 
 
 class _Trained(nn.Module):
@@ -217,12 +255,12 @@ class _Run:
 
     def _loop(self, table: Log, bar: Any) -> None:
         losses: list[Tensor] = [torch.tensor(loss, device=self.device) for loss in self.state.losses]
-        batches = self._batches()
+        batches = self.batches()
         while not self.state.done:
             share = self.progress
             batch = next(batches)
             self._check_says(batch)
-            losses.append(self._step(batch, share))
+            losses.append(self.step(batch, share))
             self.state.step += 1
             self.state.seconds = self.before + time.process_time() - self.began
             self.state.done = self.state.step >= self.options.steps or self._overdue()
@@ -246,27 +284,29 @@ class _Run:
         limit = self.options.seconds
         return limit is not None and self.crew.most(self.state.seconds, self.device) >= limit
 
-    def _batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch]:
         """Batches from the state's step on; made ahead where there are threads for it."""
         step = self.state.step
         if self.pool is None:
             while True:
-                yield self._draw(step)
+                yield self.draw(step)
                 step += 1
         ahead: list[Future[Batch]] = []
         while True:
             while len(ahead) < 2 * self.options.workers:
-                ahead.append(self.pool.submit(self._draw, step + len(ahead)))
+                ahead.append(self.pool.submit(self.draw, step + len(ahead)))
             found = ahead.pop(0).result()
             step += 1
             yield found
 
-    def _draw(self, step: int) -> Batch:
+    def draw(self, step: int) -> Batch:
+        """Make this process's part of a step's batch."""
         part = (self.crew.rank, self.crew.size)
         batch = draw_batch(self.chips, self.contract, self.options, step, part=part, together=self.together)
         return batch.pinned() if self.device.type == "cuda" else batch
 
-    def _step(self, batch: Batch, share: float) -> Tensor:
+    def step(self, batch: Batch, share: float) -> Tensor:
+        """Take one step, so far into the budget; returns the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.options.learning_rate(share)
         torch.manual_seed(seed_of(self.options.seed, self.state.step, self.crew.rank))  # of dropout layers
