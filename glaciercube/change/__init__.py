@@ -13,12 +13,14 @@ from glaciercube.change.conformal import (
 )
 from glaciercube.change.correlation import ErrorCorrelation, area_std, fit_correlation
 from glaciercube.change.difference import area_change
+from glaciercube.change.priors import PriorOptions, prior_report, with_prior
 from glaciercube.change.regional import regional_area, regional_change, regional_std
 
 __all__ = [
     "AreaOptions",
     "Calibration",
     "ErrorCorrelation",
+    "PriorOptions",
     "area_change",
     "area_series",
     "area_std",
@@ -26,10 +28,12 @@ __all__ = [
     "error_scale",
     "find_calibration",
     "fit_correlation",
+    "prior_report",
     "read_calibrations",
     "regional_area",
     "regional_change",
     "regional_std",
     "scene_correlation",
+    "with_prior",
     "write_calibrations",
 ]

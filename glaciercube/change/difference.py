@@ -19,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from glaciercube.change.area import AreaOptions, calibration_of, open_cube, outlines_on
 from glaciercube.change.conformal import Calibration
 from glaciercube.change.maps import clear_maps, mask_of, window_of
+from glaciercube.change.terrain import warn_of_terrain
 from glaciercube.errors import StoreError, require
 from glaciercube.store import UNFINISHED, provenance_of
 
@@ -85,9 +86,15 @@ def area_change(
         If no outline meets the grid.
     StoreError
         If the store has no such year, or the two times are one.
+
+    Warns
+    -----
+    UserWarning
+        If the maps were made with terrain, with which their model hides retreat; see `glaciercube.change.terrain`.
     """
     options = options or AreaOptions(every="year")
     cube = open_cube(store)
+    warn_of_terrain(cube)
     geobox, frame = outlines_on(cube, outlines)
     rows = [_one_change(cube, geobox, frame.iloc[index], options, first, last) for index in range(len(frame))]
     table = pd.DataFrame(rows).sort_values("outline", ignore_index=True)

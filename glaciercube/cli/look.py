@@ -56,10 +56,14 @@ def find(config: Path, save: Path | None, calendar: Path | None) -> None:
 @click.option("--every", type=click.Choice(["observation", "year"]), default="observation", show_default=True)
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the series to this file.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the series to this file.")
+@click.option("--prior", is_flag=True, help="Let margins move no faster than ice does, and say what that overrules.")
 @told
-def area(store: str, outlines: Path, endpoint: str, every: str, csv: Path | None, plot: Path | None) -> None:
+def area(
+    *, store: str, outlines: Path, endpoint: str, every: str, csv: Path | None, plot: Path | None, prior: bool
+) -> None:
     """Ice area of each of the OUTLINES through time, read from a STORE (or that of a CONFIG file)."""
-    from glaciercube.change import area_series
+    from glaciercube.change import area_series, prior_report, with_prior
+    from glaciercube.change.terrain import terrain_caveat
     from glaciercube.region import read_outlines
     from glaciercube.store import UNFINISHED, open_store, provenance_of
 
@@ -72,11 +76,22 @@ def area(store: str, outlines: Path, endpoint: str, every: str, csv: Path | None
     options = store_of(store, endpoint)
     cube = open_store(options.path, endpoint=options.endpoint)
     frame = read_outlines(outlines)
-    series = area_series(cube, frame, every)
+    read = with_prior(cube) if prior else cube
+    series = area_series(read, frame, every)
     click.echo(f"{series['outline'].nunique()} of {len(frame)} outlines meet the grid", err=True)
     click.echo(series.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
-    if series["lower_km2"].isna().all() and UNFINISHED not in provenance_of(cube):
+    if prior:
+        click.echo("what the prior overruled (no interval is known with it):", err=True)
+        report = prior_report(read)
+        click.echo(report.to_string(index=False, float_format=lambda value: f"{value:.3f}"), err=True)
+        if csv is not None:
+            report.to_csv(csv.with_name(f"{csv.stem}.prior{csv.suffix}"), index=False)
+    elif series["lower_km2"].isna().all() and UNFINISHED not in provenance_of(cube):
         click.echo("no interval: this model and these inputs have no calibration glaciers", err=True)
+    made = provenance_of(cube)
+    caveat = terrain_caveat(str(made.get("model_hash", "")), made.get("modalities", ()))
+    if caveat:
+        click.echo(caveat, err=True)
     if csv is not None:
         series.to_csv(csv, index=False)
         click.echo(f"series: {csv}")
