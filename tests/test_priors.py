@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,9 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+from glaciercube.bench import physics
+from glaciercube.bench.priors import event_chip, ice_of, interval, prior_scores
+from glaciercube.bench.retreat import loss_scores
 from glaciercube.change.area import area_series
 from glaciercube.change.priors import (
     GAINED,
@@ -27,8 +32,11 @@ from glaciercube.change.priors import (
     smooth_series,
     with_prior,
 )
+from glaciercube.change.terrain import TerrainRecord, read_terrain_records, terrain_caveat, write_terrain_record
 from glaciercube.errors import ConfigError, CubeError
 from glaciercube.inference import QUALITY_BITS
+from glaciercube.models import load_model
+from glaciercube.models.chips import Chip
 
 Array = npt.NDArray[Any]
 YEARS = np.arange(7.0)
@@ -55,6 +63,23 @@ def cube(probability: Array, quality: Array | None = None) -> xr.Dataset:
     flags = np.zeros(probability.shape, np.uint8) if quality is None else quality
     return xr.Dataset(
         {"glacier_probability": variable, "quality": (dims, flags)}, attrs={"region": "here", "provenance": "{}"}
+    )
+
+
+def made_series(dates: int = 2, *, glaciers: bool = False) -> Chip:
+    """A tongue that loses a third of its length, year by year."""
+    ice = np.stack([tongue(front) for front in np.linspace(45, 30, dates).round().astype(int)])
+    time = np.array([f"{2015 + n}-08-01T10:00:00" for n in range(dates)], "datetime64[s]")
+    height = np.broadcast_to(3000.0 - 10 * np.arange(60), (40, 60))
+    return Chip(
+        variables={"elevation": height},
+        label=ice.astype(np.uint8),
+        labels={"other": ("other",), "clean_ice": ("clean_ice",)},
+        weight=np.ones(ice.shape, np.float32),
+        time=time,
+        resolution=20.0,
+        name="made",
+        glaciers=ice[0].astype(np.int32) if glaciers else None,
     )
 
 
@@ -194,3 +219,81 @@ def test_options_that_mean_nothing_are_refused() -> None:
             PriorOptions(**wrong)
     with pytest.raises(CubeError, match="two dates"):
         with_prior(cube(np.zeros((1, 4, 4))))
+
+
+def _record(fresh: float, stale: float) -> TerrainRecord:
+    shares = {"fresh": (fresh, 0.0, 1.0), "stale": (stale, 0.0, 1.0), "off": (0.99, 0.9, 1.0)}
+    return TerrainRecord("net", "abc", ("terrain", "relief"), 0.3, 60, shares, shares)
+
+
+def test_maps_made_with_terrain_that_hides_retreat_are_not_for_change(tmp_path: Path) -> None:
+    hides, shows = _record(0.97, 0.8), _record(0.97, 0.96)
+    caveat = terrain_caveat("abc", ["optical", "terrain"], [hides])
+    assert caveat is not None
+    assert "80 % of a loss" in caveat
+    assert "leave dem out of sensors" in caveat
+    assert terrain_caveat("abc", ["optical", "radar"], [hides]) is None
+    assert terrain_caveat("abc", ["optical", "terrain"], [shows]) is None
+    assert terrain_caveat("other", ["optical", "terrain"], [hides]) is None
+    path = tmp_path / "terrain.json"
+    assert read_terrain_records(path) == ()
+    write_terrain_record(shows, path)
+    write_terrain_record(hides, path)
+    assert read_terrain_records(path) == (hides,)
+
+
+def test_the_share_of_a_loss_that_a_model_detects_is_that_of_the_truth() -> None:
+    """The band ratio on ground that is bright where ice is, but for a known part of what is lost."""
+    chip = made_series()
+    lost = chip.label[0] != chip.label[1]
+    hidden = lost & (np.cumsum(lost).reshape(lost.shape) <= lost.sum() // 4)
+    bright = chip.label == 1
+    shown = bright.copy()
+    shown[1][hidden] = True
+    model = load_model("band-ratio")
+
+    def seen(ice: Array) -> Chip:
+        bands = {"red": np.where(ice, 0.8, 0.1), "swir16": np.full(ice.shape, 0.1), "blue": np.full(ice.shape, 0.5)}
+        return replace(chip, variables={name: band.astype(np.float32) for name, band in bands.items()})
+
+    scores = loss_scores(model, seen(shown))
+    assert scores["detected"] / scores["ice_before"] == 1 - hidden.sum() / lost.sum()
+    assert scores["told_loss"] == scores["true_loss"] - hidden.sum()
+    perfect = loss_scores(model, seen(bright))
+    assert perfect["detected"] == perfect["lost"] == perfect["true_loss"] == lost.sum()
+    assert perfect["hit"] == perfect["either"]
+
+
+def test_an_event_and_what_the_prior_makes_of_a_series_are_scored_by_the_truth() -> None:
+    chip = made_series(dates=6, glaciers=True)
+    sure = np.where(chip.label == 1, 0.9, 0.1)
+    scores = prior_scores(chip, sure, PriorOptions())
+    assert scores["hit"] == scores["either"]
+    assert scores["told"] == scores["event"] > 0
+    assert scores["right"] == scores["wrong"] == scores["area_error"] == 0
+    wrong = sure.copy()
+    wrong[2, 15:20, 5:12] = 0.1
+    plain, prior = (prior_scores(chip, wrong, options) for options in (None, PriorOptions()))
+    assert plain["area_error"] == 35
+    assert (prior["area_error"], prior["right"], prior["wrong"]) == (0, 35, 0)
+    for event in ("surge", "calving", "collapse"):
+        turned, probability, where = event_chip(chip, sure, event)
+        assert where.sum() > 20
+        assert (np.abs(ice_of(turned).astype(int) - ice_of(chip)).sum(axis=(1, 2)) > 0).any()
+        told = prior_scores(turned, probability, PriorOptions(), where)
+        assert told["told"] == told["event"] > 20
+    value, low, high = interval([scores, plain], "area_error", "area", [scores, scores])
+    assert low <= value <= high
+    assert value == pytest.approx(35 / (2 * scores["area"]))
+
+
+def test_the_benchmarks_part_is_measured_once_and_kept(tmp_path: Path) -> None:
+    assert physics.section(tmp_path, quick=True, kept=True, model="band-ratio").rows == ()
+    found = physics.section(tmp_path, quick=True, model="band-ratio")
+    assert {row[1] for row in found.rows} >= {"terrain fresh", "terrain stale", "terrain off"}
+    assert all(len(row) == len(found.columns) for row in found.rows)
+    # What was measured is read again, and nothing drawn.
+    for chip in tmp_path.glob("scenes/*/*.npz"):
+        chip.unlink()
+    assert physics.section(tmp_path, quick=True, kept=True, model="band-ratio") == found
+    assert not list(tmp_path.glob("scenes/*/*.npz"))

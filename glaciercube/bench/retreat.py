@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from glaciercube.bench.priors import ice_of, interval
+from glaciercube.change.terrain import RECORDS, TerrainRecord, write_terrain_record
 from glaciercube.evaluation.predict import ice_labels, predict_chip
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
@@ -24,10 +25,8 @@ from glaciercube.models.chips import Chip
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
-__all__ = ["STATIC", "WANTED", "loss_scores", "retreat_rows", "static_modalities", "verdict"]
+__all__ = ["STATIC", "loss_scores", "record_of", "retreat_rows", "static_modalities", "verdict"]
 
-#: Share of a true loss that must be detected for terrain to be used for change.
-WANTED: Final = 0.95
 #: Variables of an elevation model, which may be older than the images.
 STATIC: Final = ("elevation", "slope", "aspect_sin", "aspect_cos", "curvature", "topographic_position", "hillshade")
 #: Seeds that nothing in the package was fitted on.
@@ -133,6 +132,20 @@ def verdict(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float, float
     return found
 
 
+def record_of(model: Model, rows: pd.DataFrame, loss: float) -> TerrainRecord:
+    """What `glaciercube.change` is to know of a model."""
+    shares = verdict(rows)
+    return TerrainRecord(
+        model=model.contract.name,
+        model_hash=model.hash,
+        modalities=static_modalities(model),
+        loss=loss,
+        scenes=int(rows["seed"].nunique()),
+        detected={terrain: found["pixels"] for terrain, found in shares.items()},
+        area={terrain: found["area"] for terrain, found in shares.items()},
+    )
+
+
 def main() -> None:
     """Draw, predict, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -143,12 +156,15 @@ def main() -> None:
     parser.add_argument("--cloud", type=float, default=0.0)
     parser.add_argument("--skip", type=int, default=0, help="seeds to pass over")
     parser.add_argument("--folder", type=Path, default=Path("chips"))
+    parser.add_argument("--record", action="store_true", help="keep the verdict for glaciercube.change")
     given = parser.parse_args()
     options = SequenceOptions(
         size=given.size, resolution=20.0, dates=2, loss=given.loss, cloud_cover=given.cloud, gaps=False
     )
     model = load_model(given.model)
     rows = retreat_rows(model, [SEEDS[given.skip + n] for n in range(given.scenes)], options, given.folder)
+    if given.record:
+        write_terrain_record(record_of(model, rows, given.loss), RECORDS)
     heads = ("terrain", "pixels detected", "called no ice", "area told / true", "IoU")
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for terrain, shares in verdict(rows).items():
