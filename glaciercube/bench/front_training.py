@@ -27,8 +27,10 @@ from glaciercube.models.chips import Chip
 from glaciercube.models.contract import Contract
 from glaciercube.training.fit import has_fast_bfloat16
 
-__all__ = ["Recipe", "Trained", "train"]
+__all__ = ["RARITY", "Recipe", "Trained", "train"]
 
+#: Weight of the front's pixels where it is learned alone: by how much rarer they are, as Mohajerani et al. have it.
+RARITY = 241.15
 #: Distances to the front are told up to this many pixels.
 _FAR = 20.0
 
@@ -295,8 +297,7 @@ def _map_loss(found: Supervised, batch: _Batch, recipe: Recipe) -> Tensor:
     weight = torch.where(batch.distance < 15.0, batch.weight.clamp(min=recipe.near), batch.weight)
     weight = (weight + recipe.front * line) * known
     if logit.ndim == 3:
-        # The line alone, as Mohajerani et al. weigh it: by how much rarer it is.
-        weight = torch.where(line > 0.5, 241.15, 1.0) * known
+        weight = torch.where(line > 0.5, RARITY, 1.0) * known
         entropy = functional.binary_cross_entropy_with_logits(logit, (line > 0.5).float(), reduction="none")
         return (entropy * weight).sum() / weight.sum().clamp(min=1.0)
     target = torch.stack([(1.0 - line) * (1.0 - batch.inland), line, (1.0 - line) * batch.inland], dim=1)

@@ -25,7 +25,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from glaciercube.bench.front_set import TRAIN, front_chips
-from glaciercube.bench.front_training import Recipe, train
+from glaciercube.bench.front_training import RARITY, Recipe, train
 from glaciercube.bench.real_sets import real_folder
 from glaciercube.bench.report import Section
 from glaciercube.bench.scoring import seconds_per_megapixel
@@ -129,7 +129,9 @@ class Entrant:
     def contract(self) -> Contract:
         """Contract over one grey band, with the sides of the front as classes, or the front alone for the U-Net."""
         if self.name == "plain-unet":
-            usual = architecture_contract("front-unet", widths=(32, 64, 128, 256), dropout=0.2)
+            # The loss weighs the front by its rarity; the shift takes that out of the probabilities again.
+            shift = -math.log(RARITY)
+            usual = architecture_contract("front-unet", widths=(32, 64, 128, 256), dropout=0.2, shift=shift)
             # Five convolutions at each of three scales, two at the deepest, and the pixels that pooling joins.
             return replace(
                 usual, name=self.name, classes=("other", "front"), outputs=_FRONT, stride=8, receptive_field=64
