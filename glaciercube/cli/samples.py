@@ -29,7 +29,7 @@ __all__ = ["samples"]
 def samples(config: Path, out: Path | None, picture: Path | None, *, quiet: bool, **info: str) -> None:
     """Draw labelled chips as CONFIG says, part them by geography, and write them as a set.
 
-    Nothing but the outlines is read without --out and --picture.
+    Without --out and --picture no chip is read: only the catalogue, the outlines, and what settles offsets.
     """
     from glaciercube.config import SetConfig, load_config
     from glaciercube.training.exchange import SetInfo, write_set

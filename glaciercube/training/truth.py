@@ -213,6 +213,8 @@ def _burnt(grid: GeoBox, shapes: npt.NDArray[np.object_], values: npt.NDArray[np
     from rasterio import features
 
     bounds = grid.boundingbox.bbox
+    near = shapely.intersects(shapely.box(*shapely.bounds(shapes).T), shapely.box(*bounds))
+    shapes, values = shapes[near], values[near]
     clipped = shapely.clip_by_rect(shapes, *bounds)
     held = ~shapely.is_empty(clipped)
     # Later shapes burn over earlier ones: the first comes last.
