@@ -73,7 +73,8 @@ services: $(VENV)/.serves
 	PYTHONPATH=tests $(BIN)/python -m services
 
 train: $(VENV)/.runs
-	$(BIN)/python -m glaciercube.training.train_fusion_unet --out glaciercube/models/weights/fusion-unet
+	$(BIN)/glaciercube train glaciercube/training/recipes/fusion-unet.yaml --out glaciercube/models/weights/fusion-unet --cache out/chips
+	$(BIN)/glaciercube train glaciercube/training/recipes/fusion-unet-time.yaml --out glaciercube/models/weights/fusion-unet-time --cache out/chips
 
 calibrate: $(VENV)/.runs
 	$(BIN)/python -m glaciercube.training.calibrate_area --out glaciercube/change/calibrations.json

@@ -14,7 +14,9 @@ from glaciercube.models.contract import VARIABLES, Contract, Modality, Parameter
 __all__ = ["SHIPPED", "builtin_contract", "builtin_names", "read_contract"]
 
 #: Models with trained weights, by name: folders beside this module.
-SHIPPED: Mapping[str, Path] = {"fusion-unet": Path(__file__).parent / "weights" / "fusion-unet"}
+SHIPPED: Mapping[str, Path] = {
+    name: Path(__file__).parent / "weights" / name for name in ("fusion-unet", "fusion-unet-time", "front-unet")
+}
 ITEM = "model.json"
 
 
