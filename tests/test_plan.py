@@ -28,8 +28,8 @@ from glaciercube.campaign import candidates as candidates_room
 from glaciercube.campaign.budget import Budget, Prices
 from glaciercube.campaign.candidates import PlanOptions
 from glaciercube.campaign.kernel import Kernel
-from glaciercube.campaign.task import tasks
 from glaciercube.campaign.lacking import Witnesses
+from glaciercube.campaign.task import tasks
 from glaciercube.campaign.unit import UnitJob, frame_of, skeleton, unit_cube, unit_job
 from glaciercube.catalog import Scenes, find
 from glaciercube.cube import ComposeOptions, LoadOptions, compose, load

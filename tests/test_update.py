@@ -18,9 +18,9 @@ from fault_server import Asked, FaultServer, serve
 from glaciercube.campaign import Outcome, Plan, failed_shards, make_plan, run, update, what_is_left
 from glaciercube.campaign.batches import Batch
 from glaciercube.campaign.kernel import Kernel
-from glaciercube.campaign.task import tasks
 from glaciercube.campaign.keys import changed
 from glaciercube.campaign.memory import remembered
+from glaciercube.campaign.task import tasks
 from glaciercube.campaign.update import merged
 from glaciercube.catalog import Scenes, find, hull, parse_interval
 from glaciercube.change import Calibration, area_series
