@@ -77,7 +77,7 @@ train: $(VENV)/.runs
 	$(BIN)/glaciercube train glaciercube/training/recipes/fusion-unet-time.yaml --out glaciercube/models/weights/fusion-unet-time --cache out/chips
 
 calibrate: $(VENV)/.runs
-	$(BIN)/python -m glaciercube.training.calibrate_area --out glaciercube/change/calibrations.json
+	$(BIN)/python -m glaciercube.training.calibrate_area --out glaciercube/change/calibrations.json --cache out/chips
 
 clean:
 	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
