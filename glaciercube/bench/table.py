@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from glaciercube.bench import ablations, fronts
+from glaciercube.bench import ablations, fronts, physics
 from glaciercube.bench.cells import Budget, one_thread, run_cell
 from glaciercube.bench.entrants import ENTRANTS, Entrant
 from glaciercube.bench.real_sets import REAL_SETS, real_folder
@@ -88,6 +88,8 @@ def sections(options: Options) -> list[Section]:
         found.append(_section(simulated(options.out / "scenes", small=options.quick), options))
     if _asked("ablations", options):
         found.append(ablations.section(options.out, quick=options.quick, kept=options.kept))
+    if _asked("physics", options):
+        found.append(physics.section(options.out / "physics", quick=options.quick, kept=options.kept))
     return found
 
 
