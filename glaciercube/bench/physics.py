@@ -61,6 +61,7 @@ def section(
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        record = json.loads(path.read_text(encoding="utf-8"))
     return Section(
         "Physics: the prior on change, and terrain under retreat (simulated)",
         ("question", "shown", "IoU per date", "area error", "change told"),
@@ -70,7 +71,7 @@ def section(
             f"pairs of dates: {scenes}, seeds from {RETREAT_SEEDS[0]}; {100 * _LOSS:.0f} % of the ice goes in all",
             "change told: of the pixels that change (in the event, if any), the share that is right at both ends",
             "under terrain: of lost pixels that were called ice before, the share that is called no ice after",
-            "terrain fresh: of the last date; stale: of the first; off: kept from the model; 95 % intervals over scenes",
+            "terrain fresh: of the last date; stale: of the first; off: kept from the model; intervals of 95 %",
         ),
         record,
     )
