@@ -49,6 +49,8 @@ class Speed:
         Samples a second, batches made from chips, and one batch held in the device's memory.
     made : float
         Samples a second that are made by one thread, without any network.
+    clock : str
+        By which: ``wall`` on a GPU or with workers, else ``processor``, which other work on the machine does not touch.
     share : float
         `fed` over `held`.
     """
@@ -64,6 +66,7 @@ class Speed:
     fed: float
     held: float
     made: float
+    clock: str
     share: float
 
 
@@ -109,12 +112,19 @@ def measure(
     pool = made_chips(contract, chips, size + 32, dates)
     module = build_module(contract)
     feed = Feed(module, contract, pool, replace(options, steps=4 * steps + 10), place)
+    wall = place.type == "cuda" or options.workers > 0
+    clock = time.perf_counter if wall else time.process_time
+    wait = torch.cuda.synchronize if place.type == "cuda" else _nothing
+
+    def rate(step: Callable[[], Any], count: int) -> float:
+        return _rate(step, count, options.batch, clock, wait)
+
     try:
         batches = feed.batches()
-        fed = _rate(lambda: feed.step(next(batches)), steps, options.batch, place)
+        fed = rate(lambda: feed.step(next(batches)), steps)
         held = next(batches).to(place)
-        memory = _rate(lambda: feed.step(held), steps, options.batch, place)
-        alone = _rate(lambda: feed.draw(0), max(2, steps // 4), options.batch, torch.device("cpu"))
+        memory = rate(lambda: feed.step(held), steps)
+        alone = _rate(lambda: feed.draw(0), max(2, steps // 4), options.batch, time.process_time, _nothing)
     finally:
         feed.close()
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else "processor"
@@ -130,24 +140,26 @@ def measure(
         fed,
         memory,
         alone,
+        "wall" if wall else "processor",
         fed / memory,
     )
 
 
-def _rate(step: Callable[[], Any], count: int, batch: int, device: torch.device) -> float:
+def _rate(
+    step: Callable[[], Any], count: int, batch: int, clock: Callable[[], float], wait: Callable[[], None]
+) -> float:
     for _ in range(2):
         step()
-    _wait(device)
-    began = time.perf_counter()
+    wait()
+    began = clock()
     for _ in range(count):
         step()
-    _wait(device)
-    return count * batch / (time.perf_counter() - began)
+    wait()
+    return count * batch / (clock() - began)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _nothing() -> None:
+    """Processors are done when a call returns."""
 
 
 @click.command()

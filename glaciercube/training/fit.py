@@ -210,7 +210,7 @@ class _Run:
         self.together = not module.absent_is_missing
         module.to(device).train()
         _last(module)
-        self.trained = _wrapped(_Trained(module), self.crew, unused=self.together)
+        self.trained = _wrapped(_Trained(module), self.crew)
         parameters = [p for p in module.parameters() if p.requires_grad]
         fused = all(p.is_floating_point() for p in parameters)
         self.optimiser = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.decay, fused=fused)
@@ -312,7 +312,8 @@ class _Run:
         torch.manual_seed(seed_of(self.options.seed, self.state.step, self.crew.rank))  # of dropout layers
         inputs = prepared(batch.to(self.device), self.contract)
         truth = _shared(inputs.truth, self.crew)
-        with self.precision.cast():
+        with self.precision.cast(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "find_unused_parameters=True")
             maps = self.trained(inputs)
         loss = supervised_loss(maps, truth, self.contract, self.options, self.crew)
         self.optimiser.zero_grad(set_to_none=True)
@@ -443,12 +444,13 @@ def _dated(chip: Chip, number: int) -> int:
     return known[number % len(known)] if known else number % len(chip.time)
 
 
-def _wrapped(trained: _Trained, crew: Crew, *, unused: bool) -> nn.Module:
+def _wrapped(trained: _Trained, crew: Crew) -> nn.Module:
     if crew.size == 1:
         return trained
     if next(trained.parameters()).is_cuda:
         trained = nn.SyncBatchNorm.convert_sync_batchnorm(trained)  # type: ignore[no-untyped-call]
-    return nn.parallel.DistributedDataParallel(trained, find_unused_parameters=unused)
+    # Branches for sensors that a contract leaves out are never used.
+    return nn.parallel.DistributedDataParallel(trained, find_unused_parameters=True)
 
 
 def _last(module: nn.Module, layout: torch.memory_format = torch.channels_last) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as processes_of
 from torch import distributed
+from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
-from glaciercube.errors import ConfigError
+from glaciercube.errors import ConfigError, GlaciercubeError, ModelError
 
 __all__ = ["launch"]
+
+# The others wait while the first draws chips, or calibrates and scores.
+_PATIENCE = timedelta(hours=12)
 
 
 def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int | None = None) -> None:
@@ -46,13 +52,23 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int
         work(*arguments)
         return
     with tempfile.TemporaryDirectory(prefix="glaciercube-") as folder:
-        meet = f"file://{folder}/meet"
-        processes_of.spawn(_child, (work, arguments, meet, count), nprocs=count)  # type: ignore[no-untyped-call,attr-defined]
+        try:
+            spawn(_child, (work, arguments, folder, count), nprocs=count)  # type: ignore[no-untyped-call]
+        except ProcessExitedException:
+            said = Path(folder) / "error.json"
+            if said.is_file():
+                raise ModelError(*json.loads(said.read_text("utf-8"))) from None
+            raise
 
 
-def _child(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], meet: str, count: int) -> None:
+def _child(rank: int, work: Callable[..., None], arguments: tuple[Any, ...], folder: str, count: int) -> None:
     os.environ["LOCAL_RANK"] = str(rank)
-    _joined(work, arguments, meet, rank, count)
+    try:
+        _joined(work, arguments, f"file://{folder}/meet", rank, count)
+    except GlaciercubeError as error:
+        # Told once, by the parent: an error's own text and not a trace of this process.
+        (Path(folder) / "error.json").write_text(json.dumps([error.problem, error.remedy]), "utf-8")
+        raise SystemExit(1) from None
 
 
 def _joined(work: Callable[..., None], arguments: tuple[Any, ...], meet: str | None, rank: int, count: int) -> None:
@@ -60,9 +76,9 @@ def _joined(work: Callable[..., None], arguments: tuple[Any, ...], meet: str | N
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if meet is None:
-        distributed.init_process_group(backend)
+        distributed.init_process_group(backend, timeout=_PATIENCE)
     else:
-        distributed.init_process_group(backend, init_method=meet, rank=rank, world_size=count)
+        distributed.init_process_group(backend, init_method=meet, rank=rank, world_size=count, timeout=_PATIENCE)
     try:
         work(*arguments)
     finally:
