@@ -20,6 +20,7 @@ from made_chips import made_chip
 from safetensors.torch import load_file
 from small_models import SMALL, small_contract
 
+from glaciercube.bench.training import measure
 from glaciercube.errors import ModelError
 from glaciercube.models.base import GlacierModule
 from glaciercube.models.chips import Chip
@@ -175,3 +176,11 @@ def test_a_contract_takes_the_statistics_of_its_samples() -> None:
     assert optical.std[place] == pytest.approx(values.std(), rel=1e-3)
     assert terrain.mean[terrain.variables.index("aspect_sin")] == 0
     assert fitted_contract(CONTRACT, chips).modality("optical") == CONTRACT.modality("optical")
+
+
+def test_speed_is_told_of_steps_that_were_taken() -> None:
+    options = FitOptions(batch=2, size=16, dates=2)
+    found = measure(small_contract("fusion-unet-time"), options, steps=2, chips=2, device=torch.device("cpu"))
+    assert (found.batch, found.size, found.dates, found.clock) == (2, 16, 2, "processor")
+    assert min(found.fed, found.held, found.made) > 0
+    assert found.share == found.fed / found.held
