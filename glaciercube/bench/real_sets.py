@@ -143,6 +143,7 @@ def debris_hma(folder: Path, *, step: int = 1) -> BenchSet:
         (
             "undated (2017-01-01 stands for it), no swir22, coherence by an inferred scale, thermal band not used",
             "aspect and curvature are taken of the elevation, smoothed against its rounding to metres",
+            "shipped models want six optical bands or none: they see terrain and coherence; tuned ones get new layers",
         ),
         modalities={"optical": BANDS[:5], "coherence": ("coherence",), "terrain": TERRAIN, "relief": RELIEF},
     )
