@@ -1,6 +1,6 @@
 # make demo: builds its own environment, runs the main job. make test: runs the tests.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint real services install-services train calibrate clean
+.PHONY: help demo test test-all lint real services install-services train calibrate benchmark clean
 
 # Python 3.11 where there are several: the pinned torch has its lightest build there.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -16,7 +16,8 @@ help:
 	@echo "make lint      style, types and the direction of imports"
 	@echo "make real      the main job on real data: REAL=folder (see tests/conftest.py)"
 	@echo "make services  a STAC API, nginx and S3 over a simulated world, until Ctrl-C (as root it installs them)"
-	@echo "make train     train the shipped fusion-unet again (about half an hour on two cores)"
+	@echo "make train     train the shipped models again (three quarters of an hour on one core)"
+	@echo "make benchmark every model on every real set (REAL=folder) and in the simulated world: about an hour"
 	@echo "make calibrate measure the shipped area intervals again"
 
 $(VENV)/.created:
@@ -75,6 +76,9 @@ services: $(VENV)/.serves
 train: $(VENV)/.runs
 	$(BIN)/glaciercube train glaciercube/training/recipes/fusion-unet.yaml --out glaciercube/models/weights/fusion-unet --cache out/chips
 	$(BIN)/glaciercube train glaciercube/training/recipes/fusion-unet-time.yaml --out glaciercube/models/weights/fusion-unet-time --cache out/chips
+
+benchmark: $(VENV)/.develops
+	$(BIN)/python -m glaciercube.bench.table --data $(REAL) --out out/benchmark --docs docs/benchmark.md
 
 calibrate: $(VENV)/.runs
 	$(BIN)/python -m glaciercube.training.calibrate_area --out glaciercube/change/calibrations.json --cache out/chips

@@ -103,9 +103,9 @@ def khumbu_run(real_data: Path, region: Region, sensors: list[str], path: Path) 
 @pytest.mark.parametrize(
     ("sensors", "modalities"),
     [
-        (["sentinel-2", "sentinel-1", "dem"], {"optical", "radar", "terrain"}),
-        (["sentinel-2", "dem"], {"optical", "terrain"}),
-        (["sentinel-1", "dem"], {"radar", "terrain"}),
+        (["sentinel-2", "sentinel-1", "dem"], {"optical", "radar", "terrain", "relief"}),
+        (["sentinel-2", "dem"], {"optical", "terrain", "relief"}),
+        (["sentinel-1", "dem"], {"radar", "terrain", "relief"}),
     ],
 )
 def test_khumbu_with_any_sensors(

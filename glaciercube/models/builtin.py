@@ -15,7 +15,7 @@ __all__ = ["SHIPPED", "builtin_contract", "builtin_names", "read_contract"]
 
 #: Models with trained weights, by name: folders beside this module.
 SHIPPED: Mapping[str, Path] = {
-    name: Path(__file__).parent / "weights" / name for name in ("fusion-unet", "fusion-unet-time", "front-unet")
+    name: Path(__file__).parent / "weights" / name for name in ("fusion-unet", "fusion-unet-time")
 }
 ITEM = "model.json"
 
