@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from small_models import SMALL, small_contract
 
 from glaciercube.bench.training import measure
-from glaciercube.errors import ModelError
+from glaciercube.errors import ConfigError, ModelError
 from glaciercube.models.base import GlacierModule
 from glaciercube.models.chips import Chip
 from glaciercube.models.registry import build_module
@@ -184,3 +184,11 @@ def test_speed_is_told_of_steps_that_were_taken() -> None:
     assert (found.batch, found.size, found.dates, found.clock) == (2, 16, 2, "processor")
     assert min(found.fed, found.held, found.made) > 0
     assert found.share == found.fed / found.held
+
+
+def test_events_without_tensorboard_are_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"glaciercube\[tensorboard\]"):
+        fitted(FitOptions(steps=1, batch=1, size=16, tensorboard=True), log=tmp_path)

@@ -80,4 +80,4 @@ def _events(folder: Path, first: int) -> Any:
         raise ConfigError(
             "events for TensorBoard need the package tensorboard", "pip install 'glaciercube[tensorboard]'"
         ) from error
-    return SummaryWriter(str(folder), purge_step=first)
+    return SummaryWriter(str(folder), purge_step=first + 1)
