@@ -25,7 +25,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from glaciercube.bench.front_set import TRAIN, front_chips
-from glaciercube.bench.front_training import RARITY, Recipe, train
+from glaciercube.bench.front_training import RARITY, Recipe, Trained, train
 from glaciercube.bench.real_sets import real_folder
 from glaciercube.bench.report import Section
 from glaciercube.bench.scoring import seconds_per_megapixel
@@ -183,17 +183,44 @@ def front_maps(models: Sequence[Model], chip: Chip, scales: Sequence[float] = SC
 
 
 def run_entrant(
-    entrant: Entrant, train_on: Sequence[Chip], test_on: Sequence[Chip], recipe: Recipe, threshold: float = THRESHOLD
-) -> tuple[Model, dict[str, Any]]:
-    """Train an entrant and score it.
+    entrant: Entrant,
+    train_on: Sequence[Chip],
+    test_on: Sequence[Chip],
+    recipe: Recipe,
+    *,
+    threshold: float = THRESHOLD,
+    trainings: int = 1,
+) -> tuple[list[Model], dict[str, Any]]:
+    """Train an entrant, once or several times from other seeds, and score the mean of what they say.
 
     Returns
     -------
-    (Model, dict)
-        The model, and its cell: score, weights, seconds per megapixel, steps, and the found and drawn lines.
+    (list of Model, dict)
+        The models, and their cell: score, weights, seconds per megapixel, steps, and the found fronts.
     """
+    models, steps, seconds = [], 0, 0.0
+    for seed in range(recipe.seed, recipe.seed + trainings):
+        model, trained = _trained(entrant, train_on, replace(recipe, size=entrant.size, seed=seed))
+        models.append(model)
+        steps, seconds = steps + trained.steps, seconds + trained.seconds
+    cases = found_fronts(models, test_on, threshold)
+    return models, {
+        "model": entrant.name,
+        "title": entrant.title + (f", mean of {trainings} trainings" if trainings > 1 else ""),
+        "score": asdict(score_fronts(cases)),
+        "weights": sum(model.module.parameter_count for model in models),
+        "seconds_per_megapixel": trainings * seconds_per_megapixel(models[0]),
+        "steps": steps,
+        "seconds": seconds,
+        "recipe": asdict(recipe),
+        "threshold": threshold,
+        "fronts": {case.name: np.asarray(case.found).tolist() for case in cases},
+    }
+
+
+def _trained(entrant: Entrant, chips: Sequence[Chip], recipe: Recipe) -> tuple[Model, Trained]:
     torch.manual_seed(recipe.seed)
-    contract = entrant.contract()
+    contract, module = entrant.contract(), entrant.module()
     form = "{desc} {percentage:.0f}% {elapsed} {postfix}"
     with tqdm(total=1.0, desc=entrant.title, bar_format=form, mininterval=10.0) as bar:
 
@@ -201,22 +228,8 @@ def run_entrant(
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update(done - bar.n)
 
-        trained = train(entrant.module(), contract, train_on, replace(recipe, size=entrant.size), told)
-    model = Model.from_module(contract, trained.module)
-    cases = found_fronts([model], test_on, threshold)
-    score = score_fronts(cases)
-    return model, {
-        "model": entrant.name,
-        "title": entrant.title,
-        "score": asdict(score),
-        "weights": model.module.parameter_count,
-        "seconds_per_megapixel": seconds_per_megapixel(model),
-        "steps": trained.steps,
-        "seconds": trained.seconds,
-        "recipe": asdict(recipe),
-        "threshold": threshold,
-        "fronts": {case.name: np.asarray(case.found).tolist() for case in cases},
-    }
+        trained = train(module, contract, chips, recipe, told)
+    return Model.from_module(contract, trained.module), trained
 
 
 def found_fronts(models: Sequence[Model], chips: Iterable[Chip], threshold: float = THRESHOLD) -> list[FrontCase]:
@@ -256,7 +269,14 @@ def section(
 
 
 def _cells(
-    data: Path, out: Path, recipe: Recipe, leave: str, models: Sequence[str], *, few: bool = False
+    data: Path,
+    out: Path,
+    recipe: Recipe,
+    leave: str,
+    models: Sequence[str],
+    *,
+    few: bool = False,
+    trainings: int = 1,
 ) -> list[dict[str, Any]]:
     chips = front_chips(data)
     train_on = [chip for chip in chips if chip.place != leave]
@@ -268,12 +288,13 @@ def _cells(
         if entrant.name not in models if models else entrant.unfair:
             continue
         key = f"{entrant.name}-{leave or 'test'}-{recipe.seconds:.0f}s-{recipe.steps or 'all'}-{recipe.seed}"
+        key += f"-{trainings}" if trainings > 1 else ""
         kept = out / f"{key}.json"
         if not kept.is_file():
             out.mkdir(parents=True, exist_ok=True)
-            model, cell = run_entrant(entrant, train_on, test_on, recipe)
-            if entrant.name != "plain-unet":
-                save_model(model, out / key)
+            made, cell = run_entrant(entrant, train_on, test_on, recipe, trainings=trainings)
+            for place, model in enumerate(made if entrant.name != "plain-unet" else []):
+                save_model(model, out / (f"{key}-{place}" if trainings > 1 else key))
             kept.write_text(json.dumps(_plain(cell), indent=1), encoding="utf-8")
         cells.append(json.loads(kept.read_text(encoding="utf-8")))
     return cells
@@ -330,12 +351,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=400.0, help="processor seconds per model")
     parser.add_argument("--steps", type=int, help="no more steps than this")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trainings", type=int, default=1, help="from other seeds, whose maps are averaged")
     parser.add_argument("--leave", choices=TRAIN, default="", help="score on this glacier instead of the test folder")
     parser.add_argument("--models", nargs="*", default=(), choices=[entrant.name for entrant in ENTRANTS])
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     recipe = Recipe(seconds=given.seconds, steps=given.steps, seed=given.seed)
-    cells = _cells(real_folder(given.data), given.out, recipe, given.leave, given.models)
+    cells = _cells(real_folder(given.data), given.out, recipe, given.leave, given.models, trainings=given.trainings)
     table = _section(cells, f"{given.leave} (left out)" if given.leave else "Helheim (test folder)")
     lines = ["| " + " | ".join(row) + " |" for row in (table.columns, ("---",) * len(table.columns), *table.rows)]
     text = "\n".join([f"## {table.title}", "", *lines, "", *(f"- {note}" for note in table.notes), ""])
