@@ -157,7 +157,8 @@ class Calibration:
         level : float
             Coverage, such as 0.9; each tail gets half of the rest.
         share : float
-            Share of the clear area that was called ice; glaciers of a like share are compared with.
+            Share of the clear area that was called ice; glaciers of a like share are compared with, or all of them
+            where too few are like it.
 
         Raises
         ------
@@ -165,18 +166,22 @@ class Calibration:
             If there are too few such glaciers for that level.
         """
         alike = np.digitize(self.shares, SHARE_EDGES) == np.digitize(share, SHARE_EDGES)
-        scores = np.asarray(self.scores, np.float64)[alike]
-        weights, groups = self._weights(alike)
         # Rounded, since 1 - 0.9 is not quite 0.1.
         wanted = round((1 + level) / 2, 9)
-        order = np.argsort(scores, kind="stable")
-        rising, falling = weights[order].cumsum(), weights[order][::-1].cumsum()
-        if not scores.size or rising[-1] < wanted - _ROUNDING:
+        weights, groups = self._weights(alike)
+        if weights.sum() < wanted - _ROUNDING:
+            # Too few are like it: all glaciers speak.
+            alike = np.ones(len(self.shares), bool)
+            weights, groups = self._weights(alike)
+        if weights.sum() < wanted - _ROUNDING:
             least = math.ceil(round(2 / (1 - level), 9)) - 1
             raise ModelError(
-                f"{scores.size} calibration glaciers of {groups} scenes do not carry a {level:.0%} interval",
+                f"{len(self.scores)} calibration glaciers of {groups} scenes do not carry a {level:.0%} interval",
                 f"calibrate on at least {least} such scenes, or ask for a lower level",
             )
+        scores = np.asarray(self.scores, np.float64)[alike]
+        order = np.argsort(scores, kind="stable")
+        rising, falling = weights[order].cumsum(), weights[order][::-1].cumsum()
         high = scores[order][np.searchsorted(rising, wanted - _ROUNDING)]
         low = scores[order][::-1][np.searchsorted(falling, wanted - _ROUNDING)]
         return float(low), float(high)
