@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 FULL = bool(os.environ.get("GLACIERCUBE_FULL"))
 
 # The quick form tries the same examples everywhere, however slow the machine; the full form tries new ones each time.
-settings.register_profile("quick", deadline=None, derandomize=True)
+settings.register_profile("quick", max_examples=50, deadline=None, derandomize=True)
 settings.register_profile("full", max_examples=1000, deadline=None)
 settings.load_profile("full" if FULL else "quick")
 
