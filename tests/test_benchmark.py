@@ -163,6 +163,11 @@ def test_a_section_gives_folds_and_their_mean(tmp_path: Path) -> None:
     assert found["mean IoU"] == "1.00"
     assert found["weights"] == "0"
     assert json.loads(json.dumps(section.record))["cells"][0]["set"] == "made"
+    some = [*cells[:2], {**cells[2], "scores": None, "skipped": "not run"}]
+    (row,) = section_of("made (real)", (), some).rows
+    found = dict(zip(section.columns, row, strict=True))
+    assert found["IoU by fold"] == "1.00 / 1.00 / -"
+    assert found["mean IoU"] == "-"  # a mean over some folds would not compare
 
 
 def test_every_named_system_is_an_entrant() -> None:

@@ -87,8 +87,10 @@ def _row(name: str, cells: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     if not scored:
         return (name, *("",) * (len(_COLUMNS) - 4), *last, str(cells[0]["skipped"]))
     found, best = (_by_fold(cells, key) for key in ("iou", "best_iou"))
-    first, then = [(_mean(scored, key), 2) for key in ("iou", "tolerant_iou")], ("f1", "precision", "recall")
-    scores = [*first, *((_mean(scored, key), 2) for key in then), *((_mean(scored, k), 3) for k in ("ece", "ece_near"))]
+    # A mean over some of the folds would not compare with the others'.
+    whole = cells if len(scored) == len(cells) else ()
+    first, then = [(_mean(whole, key), 2) for key in ("iou", "tolerant_iou")], ("f1", "precision", "recall")
+    scores = [*first, *((_mean(whole, key), 2) for key in then), *((_mean(whole, k), 3) for k in ("ece", "ece_near"))]
     iou, tolerant, *others = (_figure(value, digits) for value, digits in scores)
     return (name, found, iou, tolerant, best, *others, *last, _training(cells))
 
