@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from glaciercube.errors import ModelError
 from glaciercube.inference import predict
-from glaciercube.models import Contract, Modality, Output, Windows
+from glaciercube.models import Contract, Modality, Output, Windows, load_model
 from glaciercube.models.architectures.contracts import architecture_contract, architecture_names
 from glaciercube.models.architectures.resnet import ResNet
 from glaciercube.models.architectures.segmenter import Segmenter
@@ -78,6 +78,23 @@ def test_there_are_as_many_weights_as_published(
     architecture: str, other: dict[str, Any], millions: float, places: int
 ) -> None:
     assert round(count(built(architecture, **other)) / MILLION, places) == millions
+
+
+def test_the_docs_state_the_weights_and_fields_that_there_are() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    stated = {row[0].strip("`"): (int(row[2].replace(",", "")), row[4]) for row in rows}
+    assert set(stated) == set(NAMES)
+    for name, (weights, sees) in stated.items():
+        contract = architecture_contract(name)
+        assert (name, count(built(name))) == (name, weights)
+        field = contract.receptive_field
+        size = contract.windows.size if contract.windows is not None else 0
+        assert sees.startswith(f"{field} pixels" if isinstance(field, int) else f"windows of {size}"), name
+    for name in ("fusion-unet", "fusion-unet-time"):
+        shipped = load_model(name)
+        assert shipped.contract.modalities == architecture_contract(name).modalities, name
+        assert f"{shipped.module.parameter_count:,}" in text, name
 
 
 @pytest.mark.parametrize(
