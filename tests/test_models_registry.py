@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -138,3 +139,12 @@ def test_a_normalisation_that_cannot_be_applied_is_refused() -> None:
         Modality("radar", ("vv_db", "vh_db"), mean=(0.0,))
     with pytest.raises(ModelError, match="above zero"):
         Modality("radar", ("vv_db",), mean=(0.0,), std=(0.0,))
+
+
+def test_a_written_model_is_readable_by_workers_of_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        folder = save_model(load_model("fusion-unet"), tmp_path / "mine")
+    finally:
+        os.umask(before)
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())

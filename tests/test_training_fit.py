@@ -87,7 +87,7 @@ def test_every_architecture_learns(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = fit(build_module(contract), contract, chips, options, log=tmp_path, device="cpu", progress=False)
     losses = [float(row["loss"]) for row in rows(tmp_path)]
-    assert losses[-1] < losses[0], losses
+    assert losses[-1] < 0.97 * losses[0], losses
     changed = [n for n, v in module.state_dict().items() if v.is_floating_point() and not torch.equal(v, before[n])]
     weights = [n for n, _ in module.named_parameters()]
     assert set(weights) <= set(changed), set(weights) - set(changed)

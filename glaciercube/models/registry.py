@@ -227,8 +227,6 @@ def save_model(model: Model, folder: str | Path, *, card: str = "") -> Path:
     Path
         The folder.
     """
-    from safetensors.torch import save_file
-
     from glaciercube.models.vector import make_vector
 
     target = Path(folder)
@@ -237,14 +235,21 @@ def save_model(model: Model, folder: str | Path, *, card: str = "") -> Path:
         (target / PROGRAM).write_bytes(model.module.data)  # type: ignore[arg-type]
     else:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.module.state_dict().items()}
-        save_file(weights, target / WEIGHTS)
-    save_file(make_vector(model), target / VECTOR)
+        _write_tensors(weights, target / WEIGHTS)
+    _write_tensors(make_vector(model), target / VECTOR)
     count = model.module.parameter_count
     item = model.contract.to_mlm(content_hash=model.hash, total_parameters=count)
     (target / ITEM).write_text(json.dumps(item, indent=2) + "\n", encoding="utf-8")
     text = card or f"# {model.contract.name}\n\n{model.contract.description}\n"
     (target / CARD).write_text(text, encoding="utf-8")
     return target
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save
+
+    # Not save_file, whose files nobody but their owner may read: workers may be others.
+    path.write_bytes(save(dict(tensors)))
 
 
 def _folder_of(name: str | Path) -> Path | None:

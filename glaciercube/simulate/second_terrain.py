@@ -17,8 +17,8 @@ from glaciercube.simulate.surface import FloatArray
 __all__ = ["Highland", "fold_relief", "lattice_noise"]
 
 REPOSE = 0.78  # m/m: loose rock lies no steeper than 38 degrees
-# Metres from the lowest to the highest ground. With it half of the ground is steeper than 25 to 30 degrees; on real tiles
-# of the western Himalaya it is 23 (Copernicus and ALOS elevation models).
+# Metres from the lowest to the highest ground. With it half of the ground is steeper than 25 to 30 degrees; on real
+# tiles of the western Himalaya it is 23 (the elevation that comes with debris_hma).
 RELIEF = (500.0, 1250.0)
 
 
