@@ -297,8 +297,10 @@ def test_what_is_not_a_store_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
     with pytest.raises(StoreError, match="cannot be opened as a Zarr store"):
         open_store(tmp_path / "notes")
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
         open_store(tmp_path / "none.zarr")
+    none = tmp_path / "none.zarr"
+    assert str(caught.value) == f"{none} cannot be opened as a Zarr store ({none} does not exist): check the path."
     xr.Dataset({"a": ("x", [1])}).to_zarr(tmp_path / "other.zarr", zarr_format=3, consolidated=False)
     with pytest.raises(StoreError):
         open_store(tmp_path / "other.zarr")

@@ -356,29 +356,42 @@ def delete_all(objects: Objects, keys: Iterable[str]) -> None:
 
 
 @contextmanager
-def clear_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+def clear_errors(path: str | os.PathLike[str], *, reading: bool = False) -> Iterator[None]:
     """Say what a disk or a server will not do, with a remedy and without what a server quotes of a request.
+
+    Parameters
+    ----------
+    path : str or Path
+        The store.
+    reading : bool
+        Whether it is only read: then nothing is said of writing, and no run is to be repeated.
 
     Raises
     ------
     StoreError
         For errors of the system and of the object store.
     """
-    again = "then run again: what was written is kept and only the rest is computed"
+    again = "" if reading else ", then run again: what was written is kept and only the rest is computed"
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise StoreError(
-            f"cannot write to the store {os.fspath(path)} ({error.strerror or first_line(error)})",
-            f"{'free space' if full else 'check the path and its permissions'}, {again}",
-        ) from (None if "://" in os.fspath(path) else error)
+        if reading:
+            what, remedy = f"{os.fspath(path)} cannot be opened as a Zarr store", "check the path"
+            if isinstance(error, PermissionError):
+                remedy += " and its permissions"
+        else:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            what = f"cannot write to the store {os.fspath(path)}"
+            remedy = "free space" if full else "check the path and its permissions"
+        raise StoreError(f"{what} ({error.strerror or first_line(error)})", f"{remedy}{again}") from (
+            None if "://" in os.fspath(path) else error
+        )
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "obstore":
             raise
         what, remedy = _TOLD.get(type(error).__name__, ("it does not answer as it should", "see that the server is up"))
         # Servers quote keys and signatures in their answers: none of it is passed on.
-        raise StoreError(f"cannot use the store {os.fspath(path)} ({what})", f"{remedy}, {again}") from None
+        raise StoreError(f"cannot use the store {os.fspath(path)} ({what})", f"{remedy}{again}") from None
 
 
 _TOLD: Final = {

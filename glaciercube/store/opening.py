@@ -125,13 +125,15 @@ def open_store(
     """
     location = Location.here(path, endpoint)
     try:
-        with clear_errors(location.path):
+        with clear_errors(location.path, reading=True):
             dataset = _open(location, as_of, f"{GROUP}/{level}" if level else None)
     except (StoreError, ValueError, KeyError, TypeError) as error:
         if level and open_store(path, as_of=as_of, endpoint=endpoint) is not None:
             raise StoreError(
                 f"{location.path} has no level {level}", "build levels (run: {levels: true}), or open a finer one"
             ) from None
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(
             f"{location.path} cannot be opened as a Zarr store ({first_line(error)})", "check the path"
         ) from None
@@ -241,7 +243,7 @@ def kind_of(location: Location, wanted: Kind = "auto") -> Literal["zarr", "icech
 
 def _there(location: Location) -> Literal["zarr", "icechunk"] | None:
     objects = location.objects()
-    with clear_errors(location.path):
+    with clear_errors(location.path, reading=True):
         try:
             objects.get("zarr.json")
         except FileNotFoundError:

@@ -289,7 +289,7 @@ def missing_in(location: Location) -> Iterator[tuple[str, tuple[int, int], Missi
         If there is no store.
     """
     objects = location.objects()
-    with clear_errors(location.path):
+    with clear_errors(location.path, reading=True):
         if not is_there(objects, location.path):
             raise StoreError(f"there is no store at {location.path}", "check the path")
         entries = Ledger(objects, LEDGER).entries()
