@@ -165,6 +165,7 @@ def test_command_scores_a_model_on_a_set(tmp_path: Path) -> None:
         (("band-ratio", tmp_path / "set", "--without", "radar"), "has no modality 'radar'"),
         (("no-model", tmp_path / "set"), "no-model"),
     ):
-        refused = call(*arguments)
+        refused = CliRunner().invoke(main, ["evaluate", "model", *map(str, arguments), "--out", str(tmp_path / "new")])
         assert refused.exit_code == 1
         assert words in refused.stderr
+        assert not (tmp_path / "new").exists()

@@ -193,6 +193,27 @@ def test_command_scores_a_store(stored: Path, tmp_path: Path) -> None:
         assert words in refused.stderr
 
 
+def test_what_is_refused_leaves_no_folder_and_dates_are_read_first(stored: Path, tmp_path: Path) -> None:
+    label, none, out = tmp_path / "label.geojson", tmp_path / "none.zarr", tmp_path / "new" / "out"
+    outlines(a=(0, 0, 30, 60)).to_file(label)
+    (tmp_path / "file").write_text("mine")
+    for arguments, folder, words in (
+        ((none, label, "--label-date", "soon"), out, "'soon' is no date"),
+        ((none, label, "--label-date", "2020-08-01", "--image-date", "later"), out, "'later' is no date"),
+        ((none, label, "--label-date", "2020-08-01"), out, f"({none} does not exist): check the path.\n"),
+        ((stored, label, "--label-date", "2019-08-01"), out, "the nearest to the label are of 2020-07-01"),
+        ((stored, label, "--label-date", "2020-08-01"), tmp_path / "file" / "out", f"({tmp_path / 'file'} is a file)"),
+    ):
+        refused = call("store", *arguments, "--out", folder)
+        assert refused.exit_code == 1
+        assert words in refused.stderr
+        assert refused.stderr.count("\n") == 1
+        assert not out.parent.exists()
+    done = call("store", stored, label, "--label-date", "2021-07-30", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert (out / "report.md").is_file()
+
+
 def test_real_store_scores_as_the_rule_is_known_to(real_data: Path, tmp_path: Path) -> None:
     labels = {year: real_data / "vinciguerra" / "reference" / f"vinciguerra_label_{year}.tif" for year in (2019, 2021)}
     with rasterio.open(labels[2019]) as source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,10 +105,11 @@ def store(
     """
     from glaciercube.evaluation.references import outline_reference, raster_reference
     from glaciercube.evaluation.run import EvaluateOptions, evaluate_store
-    from glaciercube.evaluation.stores import StoreCaseOptions
+    from glaciercube.evaluation.stores import StoreCaseOptions, day_of
     from glaciercube.store import open_store
 
     _check_folder(out)
+    day_of(label_date)
     rows, options = StoreCaseOptions(dates, within), EvaluateOptions(threshold, margin)
     place = store_of(store, endpoint)
     cube = open_store(place.path, endpoint=place.endpoint)
@@ -121,13 +123,15 @@ def store(
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse a folder that cannot be made, and missing matplotlib, before work is done."""
+    """Refuse a folder that cannot be made, and missing matplotlib, before work is done; nothing is made yet."""
     from glaciercube.cli.base import check_picture
 
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"cannot write to {out} (it is a file)", "give the name of a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    check_picture(out / "reliability.png")
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"cannot write to {out} ({there} is a file)", "give the name of a folder")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"cannot write to {out} ({there} may not be written)", "change it, or choose another")
+    check_picture(there / "reliability.png")
 
 
 def _tell(report: Report, out: Path) -> None:

@@ -15,7 +15,7 @@ from glaciercube.evaluation.cases import Case
 from glaciercube.evaluation.references import Reference, geobox_of
 from glaciercube.inference import QUALITY_BITS
 
-__all__ = ["StoreCaseOptions", "pairs_of", "store_cases"]
+__all__ = ["StoreCaseOptions", "day_of", "pairs_of", "store_cases"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class StoreCaseOptions:
         unknown = [name for name in self.hidden_by if name not in QUALITY_BITS]
         require(not unknown, f"unknown quality flag {unknown}", f"choose among {', '.join(QUALITY_BITS)}")
         for date in self.dates:
-            _day(date)
+            day_of(date)
 
 
 def pairs_of(
@@ -68,9 +68,9 @@ def pairs_of(
         If the store has no such row; it names the nearest.
     """
     options = options or StoreCaseOptions()
-    day, times = _day(label_date), _times(cube)
+    day, times = day_of(label_date), _times(cube)
     apart = (times - day).astype(np.float64) / 86400.0
-    wanted = np.array([_day(date) for date in options.dates], "datetime64[D]")
+    wanted = np.array([day_of(date) for date in options.dates], "datetime64[D]")
     days = times.astype("datetime64[D]")
     chosen = np.isin(days, wanted) if options.dates else np.abs(apart) <= options.within
     lacking = [str(date) for date in wanted if date not in days]
@@ -137,7 +137,14 @@ def _times(cube: xr.Dataset) -> npt.NDArray[np.datetime64]:
     return times.astype("datetime64[s]")
 
 
-def _day(date: str) -> np.datetime64:
+def day_of(date: str) -> np.datetime64:
+    """The day that a text names.
+
+    Raises
+    ------
+    StoreError
+        If it names none.
+    """
     try:
         return np.datetime64(pd.Timestamp(date).date(), "D")
     except ValueError as error:
