@@ -386,12 +386,12 @@ def test_a_model_is_loaded_once_and_remembers_what_fits(
             predict, make = self.kept
             worker.seen, worker.loads = [], 0
 
-            def small(self: Any, dynamic: Any, static: Any) -> Any:
+            def small(self: Any, dynamic: Any, static: Any, **days: Any) -> Any:
                 (optical, *_) = dynamic.values()
                 worker.seen.append((tuple(optical.shape[2:]), len(optical)))
                 if len(optical) > 1:
                     raise torch.OutOfMemoryError("stand-in")
-                return predict(self, dynamic, static)
+                return predict(self, dynamic, static, **days)
 
             def made(*arguments: Any) -> Any:
                 worker.loads += 1

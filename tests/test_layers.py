@@ -169,7 +169,7 @@ def test_a_snapshot_holds_what_its_layers_are(scenes: Scenes, world: World, tmp_
 
 
 @pytest.mark.parametrize(
-    "change", [{"unit": "%"}, {"valid_range": (0.0, 0.9)}, {"scale": 0.01}, {"resampling": "nearest"}]
+    "change", [{"offset": 0.01}, {"valid_range": (0.0, 0.9)}, {"scale": 0.01}, {"resampling": "nearest"}]
 )
 def test_what_a_layer_means_decides_the_fingerprint(
     scenes: Scenes, world: World, joined: Path, change: dict[str, Any]

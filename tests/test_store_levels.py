@@ -16,6 +16,7 @@ import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 import zarr
 from affine import Affine
+from conftest import FULL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -261,7 +262,7 @@ def test_levels_end_when_one_fits_into_a_chunk(height: int, width: int, shard: i
     assert max(level_geobox(geobox, count).shape) <= chunk or options.block % 2
 
 
-@pytest.mark.parametrize("kind", ["zarr", "icechunk"])
+@pytest.mark.parametrize("kind", ["zarr", *(["icechunk"] if FULL else [])])
 def test_a_campaign_builds_them_when_asked(
     kind: Any, tmp_path: Path, world: World, catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ GRID = GeoBox((40, 24), Affine(20, 0, 500000, 0, -20, 6000000), "EPSG:32645")
 BLOCKS = ((0, 0), (1, 0))
 DATES = [f"20{year}-07-01T10:00:00" for year in range(15, 25)]
 _OPTIONS = settings(
-    max_examples=150 if FULL else 8,
+    max_examples=150 if FULL else 4,
     stateful_step_count=30 if FULL else 12,
     # The same walks on every machine; make test-all walks at random.
     derandomize=not FULL,

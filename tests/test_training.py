@@ -17,7 +17,7 @@ from glaciercube.models.chips import Chip
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
-UNSEEN = range(9_000_000, 9_000_010)
+UNSEEN = range(9_000_000, 9_000_006)
 RECIPES = Path(__file__).parents[1] / "glaciercube" / "training" / "recipes"
 SHIPPED = ("fusion-unet", "fusion-unet-time")
 
