@@ -23,7 +23,7 @@ from glaciercube.reading.transport import forget
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions, missing_scenes, open_store, row_label
 
-FAULTS = 800 if FULL else 200
+FAULTS = 800 if FULL else 100
 IMPATIENT = ReadOptions(attempts=8, connect_timeout=2.0, timeout=0.25, delay=0.01, budget=60.0)
 LOAD = LoadOptions(cell=32, read=IMPATIENT)
 

@@ -57,7 +57,7 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [1, 2] if FULL else [2])
 @pytest.mark.parametrize("where", ["threads", *(["local"] if FULL else [])])
 def test_ctrl_c_ends_a_run_cleanly(tmp_path: Path, world: World, catalog: Path, times: int, where: str) -> None:
     held = [0.0]
