@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from small_models import SMALL, days_of, inputs_of, masked_inputs, small_contract, small_model
 from torch import Tensor, nn
+from torch import library as operators
 
 from glaciercube.errors import ModelError
 from glaciercube.inference import predict
@@ -311,7 +312,7 @@ def test_calibration_moves_only_the_classes_of_the_first_output() -> None:
 def test_the_u_net_is_that_of_segmentation_models_pytorch(norm: bool) -> None:
     if not hasattr(torch.ops.torchvision, "nms"):
         # torchvision's build for CUDA registers its operators in a library that does not load beside torch for CPUs.
-        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        library: Any = operators.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import segmentation_models_pytorch as smp  # type: ignore[import-not-found]

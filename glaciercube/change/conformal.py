@@ -216,13 +216,9 @@ class Calibration:
         ModelError
             If there are too few calibration glaciers for that level.
         """
-        clear = series["coverage"] * series["outline_area_km2"]
-        hidden = (series["outline_area_km2"] * series["in_grid"] - clear).clip(lower=0)
-        share = (series["area_km2"] / clear).fillna(0.0)
-        low, high = np.array([self.quantiles(level, one) for one in share]).T
-        scale = error_scale(series["doubt_km2"], clear)
-        lower = (series["area_km2"] + low * scale).clip(lower=0)
-        upper = np.minimum(series["area_km2"] + high * scale, clear) + hidden
+        clear, hidden, low, high = self._errors(series, series["area_km2"], level)
+        lower = (series["area_km2"] + low).clip(lower=0)
+        upper = np.minimum(series["area_km2"] + high, clear) + hidden
         # The estimate itself stays inside, also where the calibration glaciers all erred to one side.
         return series.assign(
             lower_km2=np.minimum(lower, series["area_km2"]), upper_km2=np.maximum(upper, series["area_km2"])
@@ -243,16 +239,22 @@ class Calibration:
         ModelError
             If there are too few calibration glaciers for that level.
         """
+        clear, hidden, low, high = self._errors(table, table["first_area_km2"], level)
+        change = table["change_km2"]
+        # Ice cannot change by more than all of the clear ground.
+        lower = np.maximum(change + low, -clear) - hidden
+        upper = np.minimum(change + high, clear) + hidden
+        return table.assign(lower_km2=np.minimum(lower, change), upper_km2=np.maximum(upper, change))
+
+    def _errors(
+        self, table: pd.DataFrame, called: pd.Series[float], level: float
+    ) -> tuple[pd.Series[float], pd.Series[float], pd.Series[float], pd.Series[float]]:
+        """Clear and hidden ground of each row, and the least and the largest error, in km2, where so much is ice."""
         clear = table["coverage"] * table["outline_area_km2"]
         hidden = (table["outline_area_km2"] * table["in_grid"] - clear).clip(lower=0)
-        share = (table["first_area_km2"] / clear).fillna(0.0)
-        low, high = np.array([self.quantiles(level, one) for one in share]).T
+        low, high = np.array([self.quantiles(level, one) for one in (called / clear).fillna(0.0)]).T
         scale = error_scale(table["doubt_km2"], clear)
-        # Ice cannot change by more than all of the clear ground.
-        lower = np.maximum(table["change_km2"] + low * scale, -clear) - hidden
-        upper = np.minimum(table["change_km2"] + high * scale, clear) + hidden
-        change = table["change_km2"]
-        return table.assign(lower_km2=np.minimum(lower, change), upper_km2=np.maximum(upper, change))
+        return clear, hidden, low * scale, high * scale
 
 
 def read_calibrations(path: str | Path | None = None) -> list[Calibration]:

@@ -13,13 +13,14 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 
-from glaciercube.errors import GridMismatchError, OutlineError, StoreError
+from glaciercube.change.maps import grid_of
+from glaciercube.errors import GridMismatchError, OutlineError
 from glaciercube.region import read_outlines
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["Reference", "geobox_of", "outline_reference", "raster_reference"]
+__all__ = ["Reference", "outline_reference", "raster_reference"]
 
 BoolArray = npt.NDArray[np.bool_]
 # Corners that differ by less than this share of a pixel are the same.
@@ -68,7 +69,7 @@ def outline_reference(
     OutlineError
         If there are none, they carry no CRS, or none meets the grid.
     """
-    geobox = geobox_of(cube)
+    geobox = grid_of(cube)
     frame = read_outlines(outlines).to_crs(str(geobox.crs))
     numbers = _draw(frame, geobox)
     if not numbers.any():
@@ -113,7 +114,7 @@ def raster_reference(
     import rasterio
     from rasterio.errors import RasterioError
 
-    geobox = geobox_of(cube)
+    geobox = grid_of(cube)
     try:
         with rasterio.open(path) as source:
             band, valid = source.read(1), source.read_masks(1) > 0
@@ -139,20 +140,6 @@ def raster_reference(
             "say that its nodata is ground (--nodata-is-ground), or give its background a value",
         )
     return Reference(truth & known, known, None, {}, str(path))
-
-
-def geobox_of(cube: xr.Dataset) -> GeoBox:
-    """The grid of a store.
-
-    Raises
-    ------
-    StoreError
-        If it has none.
-    """
-    geobox = cube["glacier_probability"].odc.geobox if "glacier_probability" in cube else None
-    if not isinstance(geobox, GeoBox) or geobox.crs is None:
-        raise StoreError("the cube has no glacier_probability with a CRS", "give a store that glaciercube wrote")
-    return geobox
 
 
 def _draw(frame: gpd.GeoDataFrame, geobox: GeoBox) -> npt.NDArray[np.int32]:

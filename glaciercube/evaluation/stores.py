@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from glaciercube.change.maps import grid_of
 from glaciercube.errors import StoreError, require
 from glaciercube.evaluation.cases import Case
-from glaciercube.evaluation.references import Reference, geobox_of
+from glaciercube.evaluation.references import Reference
 from glaciercube.inference import QUALITY_BITS
 
 __all__ = ["StoreCaseOptions", "day_of", "pairs_of", "store_cases"]
@@ -111,7 +112,7 @@ def store_cases(
         If the store has no such row, or is not on a grid.
     """
     options = options or StoreCaseOptions()
-    resolution = abs(float(geobox_of(cube).resolution.x))
+    resolution = abs(float(grid_of(cube).resolution.x))
     bits = np.uint8(sum(QUALITY_BITS[name] for name in options.hidden_by))
     for row, time, _ in pairs_of(cube, label_date, options):
         loaded = cube[["glacier_probability", "quality"]].isel(time=row).compute()
