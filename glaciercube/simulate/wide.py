@@ -1,4 +1,4 @@
-"""What real scenes hold and simulated landscapes lacked: more lakes, debris by degrees, tongues with a shape, old snow.
+"""What real scenes hold and simulated landscapes lacked: debris by degrees, shapes of tongues, even ground, old snow.
 
 `glaciercube.simulate.landscape` draws worlds whose pictures and areas are relied on; sequences for training widen them.
 """
@@ -9,6 +9,7 @@ import datetime as dt
 from dataclasses import dataclass, field, fields
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from glaciercube.simulate.landscape import Landscape
@@ -27,7 +28,7 @@ class WideLandscape(Landscape):
     Attributes
     ----------
     hummocks : (y, x) float32
-        Metres by which debris-covered ice stands above its smooth surface.
+        Metres by which ice stands above its smooth surface.
     """
 
     hummocks: FloatArray = field(repr=False, kw_only=True)
@@ -45,17 +46,22 @@ class WideLandscape(Landscape):
 
     def _snow(self, rng: np.random.Generator, when: dt.date, ice: BoolArray, elevation: FloatArray) -> FloatArray:
         cover = super()._snow(rng, when, ice, elevation)
-        if rng.random() < 0.25:  # what is left in hollows of the ground long after the ice beside is bare
+        kind = rng.random()
+        if kind > 0.65:  # snow that lies on ground as on ice, in one sheet
+            lying = elevation - self.snow_line(when) + rng.uniform(0.1, 1.0) * self.drift - rng.uniform(-60, 160)
+            cover = np.where(ice, cover, np.maximum(cover, np.clip(0.5 + lying / rng.uniform(50, 150), 0, 1)))
+        elif kind < 0.25:  # what is left in hollows of the ground long after the ice beside is bare
             left = elevation - self.snow_line(when) + 1.5 * self.drift - rng.uniform(-40, 200)
             cover = np.where(ice, cover, np.maximum(cover, np.clip(0.5 + left / 60, 0, 1)))
         return np.asarray(cover, dtype=np.float32)
 
 
 def widen(landscape: Landscape) -> WideLandscape:
-    """Give a landscape debris by degrees, and the relief of its debris.
+    """Give a landscape debris by degrees, the relief of its debris, and ground and ice of any roughness.
 
     Debris cover comes to lie farther up some glaciers, and fades over a longer way. Where it is thick the ice is
-    hummocky and stands above its sides or has sunk between the ridges of old moraines.
+    hummocky and stands above its sides or has sunk between the ridges of old moraines. Ground is filled with talus and
+    till in most landscapes, so that snow on it is as even as on ice, and some ice is broken.
 
     Parameters
     ----------
@@ -77,9 +83,36 @@ def widen(landscape: Landscape) -> WideLandscape:
     inner = np.minimum(ndimage.distance_transform_edt(ice) * resolution / 180, 1)
     bulge = rng.uniform(-14, 22) * np.sqrt(inner)
     hummocks = debris * (bulge + rng.uniform(1, 5) * lumps)
+    moraines = _moraines(rng, landscape, ice, debris)
+    evened = np.random.default_rng([landscape.seed, 83])
     known = {each.name: getattr(landscape, each.name) for each in fields(Landscape)}
-    known |= {"debris": debris, "bed": landscape.bed + _moraines(rng, landscape, ice, debris)}
+    known |= {"debris": debris, "bed": _filled(evened, landscape, ice) + moraines}
+    hummocks += _broken(evened, landscape)
     return WideLandscape(**known, hummocks=hummocks.astype(np.float32))
+
+
+def _filled(rng: np.random.Generator, landscape: Landscape, ice: BoolArray) -> FloatArray:
+    """Bed in metres whose relief off the ice is smoothed, by any degree up to all of what is shorter than 200 m."""
+    if rng.uniform() < 0.35:
+        return landscape.bed
+    reach = float(np.exp(rng.uniform(np.log(20), np.log(200))))
+    share: float | npt.NDArray[np.float64] = float(rng.uniform(0.3, 1.0))
+    smooth = ndimage.gaussian_filter(landscape.bed, reach / landscape.resolution)
+    kept = ice | landscape.sea | ~np.isnan(landscape.lake_level)
+    if not kept.all() and kept.any():  # it begins beside what it must not change
+        share = share * np.minimum(ndimage.distance_transform_edt(~kept) * landscape.resolution / 90, 1)
+    filled = landscape.bed + np.where(kept, 0, share * (smooth - landscape.bed))
+    land = ~landscape.sea & (landscape.bed > 0)
+    return np.asarray(np.where(land, np.maximum(filled, 0.5), filled), dtype=np.float32)
+
+
+def _broken(rng: np.random.Generator, landscape: Landscape) -> FloatArray:
+    """Metres of relief of clean ice, of crevasses, waves and channels: none in half of the landscapes."""
+    if rng.uniform() < 0.5:
+        return np.zeros(landscape.bed.shape, dtype=np.float32)
+    shape, resolution = (landscape.bed.shape[0], landscape.bed.shape[1]), landscape.resolution
+    waves = spectral_noise(rng, shape, resolution, longest=float(rng.uniform(100, 400)), slope=float(rng.uniform(2, 3)))
+    return np.asarray(float(rng.uniform(0.5, 5)) * waves, dtype=np.float32)
 
 
 def _moraines(rng: np.random.Generator, landscape: Landscape, ice: BoolArray, debris: FloatArray) -> FloatArray:
