@@ -141,24 +141,12 @@ def start(
         return contract, build_module(contract)
     model = load_model(entrant.model)
     if entrant.kind == "tuned":
-        return _tunable(model, bench, list(chips))
+        return _tunable(model)
     return model.contract, model.module
 
 
-def _tunable(model: Model, bench: BenchSet, chips: list[Chip]) -> tuple[Contract, GlacierModule]:
-    """A copy of a shipped model to train on; where the set lacks a band, a new stem takes those it has."""
-    from dataclasses import replace
-
-    modalities = list(model.contract.modalities)
-    bands = bench.modalities.get("optical", ())
-    if bands and len(bands) < _SIX:
-        place = next(i for i, modality in enumerate(modalities) if modality.name == "optical")
-        modalities[place] = _modality("optical", bands, chips, model.contract.architecture)
-    contract = replace(model.contract, modalities=tuple(modalities))
-    module = build_module(contract)
-    weights = model.module.state_dict()
-    own = {
-        name for name, tensor in module.state_dict().items() if name in weights and weights[name].shape == tensor.shape
-    }
-    module.load_state_dict({name: weights[name].clone() for name in own}, strict=False)
-    return contract, module.requires_grad_(requires_grad=True)
+def _tunable(model: Model) -> tuple[Contract, GlacierModule]:
+    """A copy of a shipped model to train on."""
+    module = build_module(model.contract)
+    module.load_state_dict({name: tensor.clone() for name, tensor in model.module.state_dict().items()})
+    return model.contract, module.requires_grad_(requires_grad=True)

@@ -31,6 +31,17 @@ class Fold:
     train: tuple[Chip, ...]
     test: tuple[Chip, ...]
 
+    def with_stand_ins(self, stand_ins: Mapping[str, str]) -> Fold:
+        """The same chips with variables that they lack (the keys) as copies of others (the values)."""
+        if not stand_ins:
+            return self
+
+        def filled(chip: Chip) -> Chip:
+            own = dict(chip.variables)
+            return replace(chip, variables={name: own[other] for name, other in stand_ins.items()} | own)
+
+        return Fold(self.name, tuple(map(filled, self.train)), tuple(map(filled, self.test)))
+
 
 @dataclass(frozen=True, eq=False)
 class BenchSet:
@@ -61,6 +72,8 @@ class BenchSet:
     top : tuple of Chip
         The same chips in top-of-atmosphere reflectance, for rules whose thresholds are of that; empty where the set
         has one kind of reflectance alone.
+    stand_ins : mapping of str to str
+        Variables that chips lack -> those that stand in for them where a shipped model asks for them.
     """
 
     name: str
@@ -74,6 +87,7 @@ class BenchSet:
     modalities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     top: tuple[Chip, ...] = ()
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.chips or len(self.groups) != len(self.chips):

@@ -106,7 +106,7 @@ def fusion_contract(
     """
     return Contract(
         name="fusion-unet",
-        version="2",
+        version="3",
         architecture="fusion-unet",
         modalities=modalities,
         parameters={"widths": tuple(widths), "temperature": float(temperature), "shift": float(shift)},

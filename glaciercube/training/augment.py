@@ -72,6 +72,8 @@ class Light:
     look, incidence : float or None
         Where the radar looks from, in radians from north by east, and its incidence angle: slopes that it sees get
         their brightness back. None leaves them.
+    one_swir : bool
+        Whether `swir22` becomes a copy of `swir16`.
     """
 
     exponent: float
@@ -81,6 +83,7 @@ class Light:
     start: int
     look: float | None
     incidence: float | None
+    one_swir: bool = False
 
 
 def draw_light(variables: Collection[str], jitter: Jitter, rng: np.random.Generator) -> Light:
@@ -103,11 +106,14 @@ def draw_light(variables: Collection[str], jitter: Jitter, rng: np.random.Genera
         start,
         look if bright else None,
         incidence if bright else None,
+        jitter.one_swir > 0 and rng.random() < jitter.one_swir,
     )
 
 
 def relight(values: FloatArray, variables: Sequence[str], light: Light) -> None:
     """Change the light of (channel, y, x), in place: reflectance and backscatter, and nothing else."""
+    if light.one_swir and "swir16" in variables and "swir22" in variables:
+        values[variables.index("swir22")] = values[variables.index("swir16")]
     lit = [i for i, name in enumerate(variables) if name in light.gain]
     if len(lit) == len(variables):
         # In one go: half of the time of going band by band.

@@ -35,6 +35,9 @@ class Jitter:
         Of the day of each date of a series.
     rough : float
         Of the logarithm of the factor on curvature: elevation models differ in how smooth they are.
+    one_swir : float
+        Share of images, 0 to 1, whose `swir22` is a copy of `swir16`: a sensor with one band of shortwave infrared can
+        then be given it twice.
     """
 
     gain: float = 0.12
@@ -46,6 +49,7 @@ class Jitter:
     unflattened: float = 0.33
     days: float = 3.0
     rough: float = 0.7
+    one_swir: float = 0.0
 
 
 @dataclass(frozen=True)
