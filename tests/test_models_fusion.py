@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from glaciercube.errors import ModelError
 from glaciercube.models import load_model
-from glaciercube.models.base import GlacierModule, Model
+from glaciercube.models.architectures.contracts import architecture_contract
+from glaciercube.models.base import GlacierModule, Masked, Model
 from glaciercube.models.builtin import SHIPPED
 from glaciercube.models.fusion_unet import FusionUNet, fusion_contract, receptive_field
 from glaciercube.models.registry import build_module
@@ -162,3 +163,25 @@ def test_shipped_weights_are_small(model: Model) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 8_000_000
     assert sum(p.numel() for p in model.module.parameters()) < 600_000
     assert model.hash in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_band_ratios_logit_may_be_left_out_and_counts_in_the_hash_only_then() -> None:
+    usual, without = (architecture_contract("fusion-unet", residual=on) for on in (True, False))
+    assert usual.fingerprint == architecture_contract("fusion-unet").fingerprint
+    assert usual.fingerprint != without.fingerprint
+    bands = torch.rand(1, 6, 16, 16)
+    found = []
+    for contract in (usual, without):
+        torch.manual_seed(0)
+        module = build_module(contract).eval()
+        assert isinstance(module, FusionUNet)
+        given = {"optical": Masked(bands, torch.ones(1, 1, 16, 16, dtype=torch.bool))}
+        found.append((module, module.logits(given, None), module.encode(given, None).ratio))
+    (module, on, ratio), (plain, off, _) = found
+    assert module.ratio_weight is not None
+    assert float(ratio.abs().max()) > 0.1
+    torch.testing.assert_close(on, off + module.ratio_weight * ratio[:, 0])
+    assert plain.ratio_weight is None
+    assert set(module.state_dict()) - set(plain.state_dict()) == {"ratio_weight"}
+    with pytest.raises(ModelError, match="residul"):
+        architecture_contract("fusion-unet", residul=False)

@@ -25,7 +25,7 @@ from glaciercube.models.contract import Contract
 from glaciercube.training.fit import fit
 from glaciercube.training.options import FitOptions, Sensors
 
-__all__ = ["Budget", "run_cell"]
+__all__ = ["Budget", "run_cell", "run_module"]
 
 # Raised when a cell's figures come to mean something else: older ones are then made anew.
 _FORMAT = 1
@@ -104,6 +104,22 @@ def run_cell(
         contract, module = start(entrant, bench, fold.train, budget.size, budget.seed)
     except (Unsuited, ModelError) as reason:
         return facts | {"skipped": str(reason)}
+    return run_module(entrant, bench, fold, budget, folder, contract, module, kept=kept)
+
+
+def run_module(
+    entrant: Entrant,
+    bench: BenchSet,
+    fold: Fold,
+    budget: Budget,
+    folder: Path,
+    contract: Contract,
+    module: GlacierModule,
+    *,
+    kept: bool = False,
+) -> dict[str, Any]:
+    """As `run_cell`, of a module that is made already."""
+    facts: dict[str, Any] = {"set": bench.name, "fold": fold.name, "entrant": entrant.title, "kind": entrant.kind}
     path = folder / f"{_key(entrant, bench, fold, budget, contract, module)}.json"
     if path.is_file():
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -183,6 +183,9 @@ class Encoded(NamedTuple):
 class FusionUNet(Segmenter):
     """Small U-Net whose inputs may be any subset of its contract's modalities.
 
+    The logits of bright classes are residuals on that of the band ratio, unless the contract's parameter ``residual``
+    is False; it is named only there.
+
     Parameters
     ----------
     contract : Contract
@@ -208,7 +211,9 @@ class FusionUNet(Segmenter):
         self.presence = nn.Conv2d(len(self.stems), widths[0], 1)
         self.head = nn.Conv2d(widths[0], self.heads, 1)
         bright = torch.tensor([2.0 * float(name in _BRIGHT) for name in contract.classes])
-        self.ratio_weight = nn.Parameter(torch.tensor(2.0) if self.heads == 1 else bright)
+        self.ratio_weight: nn.Parameter | None = None
+        if contract.parameters.get("residual", True):
+            self.ratio_weight = nn.Parameter(torch.tensor(2.0) if self.heads == 1 else bright)
 
     @staticmethod
     def _channels(modality: Modality) -> int:
@@ -250,8 +255,11 @@ class FusionUNet(Segmenter):
         for up, decoder in zip(reversed(self.ups), reversed(self.decoders), strict=True):
             raised = functional.interpolate(up(features), scale_factor=2, mode="bilinear", align_corners=False)
             features = decoder(raised + skips.pop())
-        weight = self.ratio_weight if self.heads == 1 else self.ratio_weight.view(1, -1, 1, 1)
-        return self.squeezed(self.head(features) + weight * encoded.ratio)
+        logits = self.head(features)
+        if self.ratio_weight is not None:
+            weight = self.ratio_weight if self.heads == 1 else self.ratio_weight.view(1, -1, 1, 1)
+            logits = logits + weight * encoded.ratio
+        return self.squeezed(logits)
 
     def _fuse(self, dynamic: Mapping[str, Masked], static_features: StaticPyramid) -> tuple[Tensor, Tensor, Tensor]:
         """Mean over the valid modalities' stems, the band ratio's logit, and where any is valid."""

@@ -53,7 +53,7 @@ BACKSCATTER = Modality("radar", ("vv_db",), mean=(-12.0,), std=(7.0,), clip=(-4.
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is usual for an architecture."""
+    """What is usual for an architecture; switches are parameters that are named only where they are off."""
 
     modalities: tuple[Modality, ...]
     parameters: Mapping[str, Parameter]
@@ -67,6 +67,7 @@ class _Kind:
     outputs: tuple[Output, ...] = ()
     reflectance: Reflectance | None = "either"
     resolution: tuple[float, float] = (10.0, 30.0)
+    switches: tuple[str, ...] = ()
 
 
 def architecture_names() -> tuple[str, ...]:
@@ -113,8 +114,9 @@ def architecture_contract(
         raise ModelError(f"no architecture is called {architecture!r}", _hint(architecture, architecture_names()))
     kind = _fusion_kind(architecture) if architecture.startswith("fusion-unet") else _KINDS[architecture]
     for name in parameters:
-        if name not in {*kind.parameters, "temperature", "shift"}:
-            raise ModelError(f"{architecture} has no parameter {name!r}", _hint(name, tuple(kind.parameters)))
+        if name not in {*kind.parameters, *kind.switches, "temperature", "shift"}:
+            known = (*kind.parameters, *kind.switches)
+            raise ModelError(f"{architecture} has no parameter {name!r}", _hint(name, known))
     for given, usual, what in (
         (windows, kind.windows, "windows: its receptive field is finite"),
         (time_context, kind.time_context, "time context: it takes single dates"),
@@ -122,6 +124,8 @@ def architecture_contract(
         if given is not None and usual is None:
             raise ModelError(f"{architecture} has no use for a {what}", "leave it out")
     merged = {**kind.parameters, **parameters}
+    # Contracts from before a switch, and so their models, keep their hash.
+    merged = {name: value for name, value in merged.items() if name not in kind.switches or value is not True}
     named = classes or kind.classes
     return Contract(
         name=architecture,
@@ -174,6 +178,7 @@ def _fusion_kind(architecture: str) -> _Kind:
         time_context=TimeContext(before=200.0, after=200.0, most=4) if of_time else None,
         stride=lambda found: 2 ** (len(_tuple(found["widths"])) - 1),
         reach=lambda found: receptive_field(len(_tuple(found["widths"])) - 1),
+        switches=("residual",),
     )
 
 
