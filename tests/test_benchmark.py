@@ -189,10 +189,11 @@ def test_what_sensors_add_is_kept_and_compared_on_the_same_scenes(
     first = ablations.section(tmp_path, quick=True)
     (answer,) = first.record["answers"]
     base, other = answer["shown"]
-    assert base["difference"] is None
-    low, high = other["difference"]
-    assert low <= other["iou"] - base["iou"] + 1e-9
-    assert high >= other["iou"] - base["iou"] - 1e-9
+    for score in ("iou", "precision"):
+        assert base[f"{score}_difference"] is None
+        low, high = other[f"{score}_difference"]
+        assert low <= other[score] - base[score] + 1e-9
+        assert high >= other[score] - base[score] - 1e-9
     monkeypatch.setattr(ablations, "simulated_chips", None)  # a second call draws nothing
     assert ablations.section(tmp_path, quick=True).rows == first.rows
 
@@ -201,5 +202,30 @@ def test_pixels_without_a_probability_count_as_missed_when_sensors_are_compared(
     made = bench()
     (case, *_) = cases_for(load_model("band-ratio"), made, made.chips)
     blind = replace(case, probability=np.full_like(case.probability, np.nan))
-    hits, alarms, misses = ablations._counts([blind], [case.name])[0]
-    assert (hits, alarms, misses) == (0, 0, case.truth.sum())
+    counts = ablations._counts([blind], [case.name])[0]
+    assert ablations._hits(counts) == 0
+    assert counts[:, 1].sum() == case.truth.sum()
+
+
+def test_scores_of_binned_probabilities_are_those_of_the_pixels() -> None:
+    rng = np.random.default_rng(0)
+    made = bench()
+    (case, *_) = cases_for(load_model("band-ratio"), made, made.chips)
+    probability = np.clip(0.5 * case.truth + 0.6 * rng.random(case.truth.shape), 0, 1).astype(np.float32)
+    case = replace(case, probability=probability, counted=np.ones_like(case.truth))
+    counts = ablations._counts([case], [case.name])[0]
+    said = probability > 0.5
+    assert ablations._iou(counts) == pytest.approx((said & case.truth).sum() / (said | case.truth).sum(), abs=1e-9)
+    order = np.argsort(-probability, axis=None)
+    found = np.cumsum(case.truth.ravel()[order])
+    precision = found / np.arange(1, found.size + 1)
+    exact = (precision * case.truth.ravel()[order]).sum() / found[-1]
+    assert ablations._average_precision(counts) == pytest.approx(exact, abs=0.02)
+
+
+def test_a_set_without_a_band_gives_shipped_models_its_neighbour() -> None:
+    made = replace(bench(), stand_ins={"nothing": "swir16"})
+    fold = next(made.folds())
+    for chip in fold.with_stand_ins(made.stand_ins).test:
+        np.testing.assert_array_equal(chip.variables["nothing"], chip.variables["swir16"])
+    assert "nothing" not in fold.test[0].variables

@@ -56,6 +56,21 @@ def test_turned_terrain_is_the_terrain_of_the_turned_surface(turns: int, mirror:
     np.testing.assert_allclose(turned[:, 1:-1, 1:-1], again[:, 1:-1, 1:-1], atol=1e-4)
 
 
+def test_one_band_of_shortwave_infrared_is_shown_as_two() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.uniform(0.1, 0.5, (len(BANDS), 8, 8)).astype(np.float32)
+    shown = values.copy()
+    light = replace(
+        draw_light(BANDS, Jitter(gain=0, band_gain=0, offset=0, gamma=0, noise=0, one_swir=1), rng), noise=0
+    )
+    assert light.one_swir
+    relight(shown, BANDS, light)
+    near, far = BANDS.index("swir16"), BANDS.index("swir22")
+    np.testing.assert_allclose(shown[far], shown[near], rtol=1e-6)
+    np.testing.assert_allclose(shown[near], values[near], rtol=1e-6)
+    assert not draw_light(BANDS, Jitter(), rng).one_swir
+
+
 def test_light_changes_bands_and_keeps_what_is_missing() -> None:
     rng = np.random.default_rng(1)
     values = rng.uniform(0.05, 0.9, (6, 40, 40)).astype(np.float32)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,6 @@ from glaciercube.bench.report import Section
 from glaciercube.evaluation.cases import Case
 from glaciercube.evaluation.predict import PredictOptions, cases_of
 from glaciercube.evaluation.reliability import NEAR, pixels_of, reliability
-from glaciercube.evaluation.segmentation import confusion
 from glaciercube.models.base import Model
 from glaciercube.models.builtin import builtin_names
 from glaciercube.models.chips import Chip
@@ -30,7 +30,14 @@ __all__ = ["QUESTIONS", "Question", "Shown", "section"]
 SEED = 8_000_000
 _ALL = ("optical", "illumination", "radar", "coherence", "terrain", "relief", "elevation_change", "velocity")
 _DRAWS = 2000
-_FORMAT = 1
+_FORMAT = 2
+_HALF = 181  # the first bin of probabilities above 0.5
+_BINS = 256  # of the root of the probability, so that what is rarely believed is told apart, too
+
+_SCALE = _HALF * math.sqrt(2.0)
+_LAST = (("recall", 2), ("ece", 3), ("ece_near", 3))
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -167,12 +174,27 @@ def section(out: Path, *, scenes: int = 60, quick: bool = False, kept: bool = Fa
     rows = tuple(tuple(map(str, row)) for answer in record for row in _rows(answer))
     return Section(
         "What dates and sensors add (simulated, shipped models)",
-        ("question", "model", "shown", "IoU", "difference of IoU (90 %)", "recall", "ECE", "ECE in 50 m"),
+        (
+            "question",
+            "model",
+            "shown",
+            "IoU",
+            "difference (90 %)",
+            "average precision",
+            "difference (90 %)",
+            "recall",
+            "ECE",
+            "ECE in 50 m",
+        ),
         rows,
         (
             (
                 f"{2 if quick else scenes} scenes of family b for each question, seeds from {SEED}; intervals by "
                 f"drawing whole scenes anew {_DRAWS} times, differences on the same scenes"
+            ),
+            (
+                "average precision is over all thresholds, and says of what is rare what IoU at 0.5 cannot: how far up "
+                "a model puts the pixels that it is asked for"
             ),
             "no sensor's contrast is larger than on real scenes: VV hardly differs between debris on ice and beside it",
         ),
@@ -200,64 +222,67 @@ def _compared(model: Model, question: Question, chips: Sequence[Chip]) -> list[d
     rng = np.random.default_rng(SEED)
     draws = rng.integers(0, len(chips), (_DRAWS, len(chips)))
     found: list[dict[str, Any]] = []
-    first: npt.NDArray[np.float64] | None = None
+    first: dict[str, FloatArray] = {}
     for shown in question.shown:
         without = tuple(m.name for m in model.contract.modalities if m.name not in shown.modalities)
         options = PredictOptions(question.positive, without, alone=shown.alone, where=question.where)
         cases = list(cases_of(model, chips, options))
         counts = _counts(cases, [chip.name for chip in chips])
-        ious = _iou(counts[draws].sum(axis=1))
-        first = ious if first is None else first
-        low, high = np.nanquantile(ious - first, [0.05, 0.95])
+        drawn = [counts[draw].sum(axis=0) for draw in draws]
         total = counts.sum(axis=0)
+        record: dict[str, Any] = {
+            "name": shown.name,
+            "recall": float(_hits(total) / max(float(total[:, 1].sum()), 1.0)),
+        }
+        for name, score in (("iou", _iou), ("precision", _average_precision)):
+            scores = np.array([score(each) for each in drawn])
+            record[name] = float(score(total))
+            record[f"{name}_difference"] = None
+            if shown is not question.shown[0]:
+                low, high = np.nanquantile(scores - first[name], [0.05, 0.95])
+                record[f"{name}_difference"] = [float(low), float(high)]
+            first.setdefault(name, scores)
         near, everywhere = (reliability(*pixels_of(cases, near=n)).ece for n in (NEAR, None))
-        found.append(
-            {
-                "name": shown.name,
-                "iou": float(_iou(total)),
-                "recall": float(total[0] / max(total[0] + total[2], 1)),
-                "difference": None if shown is question.shown[0] else [float(low), float(high)],
-                "ece": float(everywhere),
-                "ece_near": float(near),
-            }
-        )
+        found.append(record | {"ece": float(everywhere), "ece_near": float(near)})
     return found
 
 
-def _counts(cases: Sequence[Case], names: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Hits, false alarms and misses of each chip, (chip, 3)."""
-    counts = np.zeros((len(names), 3))
+def _counts(cases: Sequence[Case], names: Sequence[str]) -> FloatArray:
+    """Pixels of each chip by probability and truth: (chip, bin, 2), of which the second is true."""
+    counts = np.zeros((len(names), _BINS, 2))
     for case in cases:
-        found = confusion(case.probability > 0.5, case.truth, case.seen)
         # What has a label and no probability was not found: all ways of showing are scored on the same pixels.
-        lost = int((case.counted & ~case.seen & case.truth).sum())
-        counts[names.index(case.name)] += (found.hits, found.false_alarms, found.misses + lost)
+        probability = np.where(case.seen, case.probability, 0.0)[case.counted]
+        place = np.minimum((np.sqrt(np.clip(probability, 0, 1)) * _SCALE).astype(np.int64), _BINS - 1)
+        both = np.bincount(2 * place + case.truth[case.counted], minlength=2 * _BINS)
+        counts[names.index(case.name)] += both.reshape(_BINS, 2)
     return counts
 
 
-def _iou(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    result: npt.NDArray[np.float64] = counts[..., 0] / np.maximum(counts.sum(axis=-1), 1.0)
-    return result
+def _hits(counts: FloatArray) -> float:
+    return float(counts[_HALF:, 1].sum())
+
+
+def _iou(counts: FloatArray) -> float:
+    """Of probability above 0.5."""
+    return _hits(counts) / max(float(counts[_HALF:].sum() + counts[:_HALF, 1].sum()), 1.0)
+
+
+def _average_precision(counts: FloatArray) -> float:
+    """Precision at each threshold, weighed by what is found between it and the one above."""
+    found, said = np.cumsum(counts[::-1, 1]), np.cumsum(counts[::-1].sum(axis=1))
+    return float((counts[::-1, 1] * found / np.maximum(said, 1)).sum() / max(float(found[-1]), 1.0))
 
 
 def _rows(answer: dict[str, Any]) -> list[tuple[str, ...]]:
-    first = answer["shown"][0]["iou"]
     rows = []
     for number, shown in enumerate(answer["shown"]):
-        difference = ""
-        if shown["difference"] is not None:
-            low, high = shown["difference"]
-            difference = f"{shown['iou'] - first:+.3f} ({low:+.3f} to {high:+.3f})"
         head = (answer["question"], answer["model"]) if number == 0 else ("", "")
-        rows.append(
-            (
-                *head,
-                shown["name"],
-                f"{shown['iou']:.3f}",
-                difference,
-                f"{shown['recall']:.2f}",
-                f"{shown['ece']:.3f}",
-                f"{shown['ece_near']:.3f}",
-            )
-        )
+        scores: list[str] = []
+        for name in ("iou", "precision"):
+            scores.append(f"{shown[name]:.3f}")
+            difference, first = shown[f"{name}_difference"], answer["shown"][0][name]
+            low, high = difference or (0.0, 0.0)
+            scores.append(f"{shown[name] - first:+.3f} ({low:+.3f} to {high:+.3f})" if difference else "")
+        rows.append((*head, shown["name"], *scores, *(f"{shown[n]:.{d}f}" for n, d in _LAST)))
     return rows
