@@ -77,6 +77,8 @@ class Question:
         Labels that are to be found.
     where : {"clear", "hidden", "all"}
         Pixels that are scored: without cloud, under it, or all.
+    least : float
+        Share of the scene, 0 to 1, that must be what is to be found; of four times as many scenes those that have it.
     """
 
     title: str
@@ -85,6 +87,14 @@ class Question:
     shown: tuple[Shown, ...]
     positive: tuple[str, ...] = ("clean_ice", "debris_covered_ice")
     where: Literal["clear", "hidden", "all"] = "clear"
+    least: float = 0.0
+
+    def scenes(self, count: int, folder: Path) -> list[Chip]:
+        """At most so many scenes that are asked about, drawn or read from a folder."""
+        seeds = range(SEED, SEED + count * (4 if self.least else 1))
+        chips = simulated_chips(seeds, self.options, folder=folder)
+        numbers = [number for number, label in enumerate(chips[0].labels) if label in self.positive]
+        return [chip for chip in chips if float(np.isin(chip.label, numbers).mean()) >= self.least][:count]
 
 
 def _scenes(dates: int, cloud: float | None = None) -> SequenceOptions:
@@ -121,7 +131,7 @@ QUESTIONS: tuple[Question, ...] = (
         for where in ("hidden", "clear")
     ),
     Question(
-        "debris alone, clear pixels",
+        "debris alone, scenes that are 2 % debris or more",
         "fusion-unet",
         _scenes(1, 0.0),
         (
@@ -132,6 +142,7 @@ QUESTIONS: tuple[Question, ...] = (
             Shown("and elevation change and velocity", (*_OPTICAL, "elevation_change", "velocity")),
         ),
         positive=("debris_covered_ice",),
+        least=0.02,
     ),
     Question(
         "a sensor less, clear pixels",
@@ -175,7 +186,7 @@ def section(out: Path, *, scenes: int = 60, quick: bool = False, kept: bool = Fa
     return Section(
         "What dates and sensors add (simulated, shipped models)",
         (
-            "question",
+            "question (scenes)",
             "model",
             "shown",
             "IoU",
@@ -189,7 +200,8 @@ def section(out: Path, *, scenes: int = 60, quick: bool = False, kept: bool = Fa
         rows,
         (
             (
-                f"{2 if quick else scenes} scenes of family b for each question, seeds from {SEED}; intervals by "
+                f"at most {2 if quick else scenes} scenes of family b for each question, their number in brackets, "
+                f"seeds from {SEED}; intervals by "
                 f"drawing whole scenes anew {_DRAWS} times, differences on the same scenes"
             ),
             (
@@ -211,8 +223,13 @@ def _answered(question: Question, out: Path, scenes: int, *, kept: bool) -> dict
         return found
     if kept:
         return None
-    chips = simulated_chips(range(SEED, SEED + scenes), question.options, folder=out / "scenes")
-    found = {"question": question.title, "model": question.model, "shown": _compared(model, question, chips)}
+    chips = question.scenes(scenes, out / "scenes")
+    found = {
+        "question": question.title,
+        "model": question.model,
+        "scenes": len(chips),
+        "shown": _compared(model, question, chips),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return found
@@ -277,7 +294,7 @@ def _average_precision(counts: FloatArray) -> float:
 def _rows(answer: dict[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for number, shown in enumerate(answer["shown"]):
-        head = (answer["question"], answer["model"]) if number == 0 else ("", "")
+        head = (f"{answer['question']} ({answer['scenes']})", answer["model"]) if number == 0 else ("", "")
         scores: list[str] = []
         for name in ("iou", "precision"):
             scores.append(f"{shown[name]:.3f}")
