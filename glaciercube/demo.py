@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from glaciercube.campaign import RunOptions, run
-from glaciercube.change import AreaOptions, area_series, clear_maps, regional_area
+from glaciercube.change import AreaOptions, TerrainWarning, area_series, clear_maps, regional_area, terrain_use
 from glaciercube.config import Config, ModelConfig, RegionConfig
 from glaciercube.cube import compose, load
 from glaciercube.models import load_model
@@ -81,7 +82,12 @@ def run_demo(
     say(f"running {model} over {len(plan.rows)} dates of {len(plan.scenes)} scenes")
     run(plan, RunOptions(progress=progress), config.as_dict())
     say("reading areas from the store")
-    series = area_series(config.store.path, world.outlines, "year")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TerrainWarning)
+        series = area_series(config.store.path, world.outlines, "year")
+    caveat = terrain_use(open_store(config.store.path)).text
+    if caveat:
+        say(caveat)
     csv = folder / "area.csv"
     series.to_csv(csv, index=False, float_format="%.4f")
     truth = world.true_area().groupby("year")["area_km2"].sum().reset_index()

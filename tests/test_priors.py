@@ -18,9 +18,11 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from glaciercube.bench import physics
+from glaciercube.bench.corrections import CORRECTIONS
 from glaciercube.bench.priors import event_chip, ice_of, interval, prior_scores
-from glaciercube.bench.retreat import loss_scores
+from glaciercube.bench.retreat import MEASURES, loss_scores, seen_by
 from glaciercube.change.area import area_series
+from glaciercube.change.difference import area_change
 from glaciercube.change.priors import (
     GAINED,
     LOST,
@@ -32,8 +34,15 @@ from glaciercube.change.priors import (
     smooth_series,
     with_prior,
 )
-from glaciercube.change.terrain import TerrainRecord, read_terrain_records, terrain_caveat, write_terrain_record
-from glaciercube.errors import ConfigError, CubeError
+from glaciercube.change.terrain import (
+    TerrainRecord,
+    TerrainUse,
+    TerrainWarning,
+    read_terrain_records,
+    terrain_use,
+    write_terrain_record,
+)
+from glaciercube.errors import ConfigError, CubeError, StoreError
 from glaciercube.inference import QUALITY_BITS
 from glaciercube.models import load_model
 from glaciercube.models.chips import Chip
@@ -64,6 +73,13 @@ def cube(probability: Array, quality: Array | None = None) -> xr.Dataset:
     return xr.Dataset(
         {"glacier_probability": variable, "quality": (dims, flags)}, attrs={"region": "here", "provenance": "{}"}
     )
+
+
+def outline_of_the_cube() -> Any:
+    import geopandas as gpd
+    from shapely.geometry import box
+
+    return gpd.GeoDataFrame({"name": ["a"]}, geometry=[box(500_000, 5_999_200, 501_200, 6_000_000)], crs="EPSG:32633")
 
 
 def made_series(dates: int = 2, *, glaciers: bool = False) -> Chip:
@@ -181,15 +197,9 @@ def test_a_lazy_cube_is_corrected_block_by_block_as_the_whole() -> None:
 
 
 def test_areas_are_read_with_the_prior_and_get_no_interval_that_was_fitted_without() -> None:
-    import geopandas as gpd
-    from shapely.geometry import box
-
     probability = np.stack([said(tongue(40))] * 5)
     probability[2, 12:28, 5:30] = 0.1
-    observed = cube(probability)
-    outline = gpd.GeoDataFrame(
-        {"name": ["a"]}, geometry=[box(500_000, 5_999_200, 501_200, 6_000_000)], crs="EPSG:32633"
-    )
+    observed, outline = cube(probability), outline_of_the_cube()
     corrected = with_prior(observed)
     assert "provenance" not in corrected.attrs
     assert json.loads(corrected.attrs["prior"])["agree"] == 2
@@ -221,25 +231,63 @@ def test_options_that_mean_nothing_are_refused() -> None:
         with_prior(cube(np.zeros((1, 4, 4))))
 
 
-def _record(fresh: float, stale: float) -> TerrainRecord:
-    shares = {"fresh": (fresh, 0.0, 1.0), "stale": (stale, 0.0, 1.0), "off": (0.99, 0.9, 1.0)}
-    return TerrainRecord("net", "abc", ("terrain", "relief"), 0.3, 60, shares, shares)
+def _record(fresh: float, stale: float, weights: str = "abc") -> TerrainRecord:
+    values = {"fresh": fresh, "stale": stale, "off": 0.99}
+    shares = {terrain: {"detected": (value, 0.0, 1.0)} for terrain, value in values.items()}
+    # The worse of the families counts.
+    perfect = {terrain: {"detected": (1.0, 1.0, 1.0)} for terrain in values}
+    return TerrainRecord("net", weights, ("terrain", "relief"), 0.3, 60, {"a": perfect, "b": shares})
 
 
-def test_maps_made_with_terrain_that_hides_retreat_are_not_for_change(tmp_path: Path) -> None:
+def _made(*modalities: str, weights: str = "abc", variables: tuple[str, ...] = ()) -> xr.Dataset:
+    made = cube(np.stack([said(tongue(front)) for front in (50, 40, 30)]))
+    told = {"variables": list(variables)} if variables else {}
+    return made.assign_attrs(model="net", model_hash=weights, modalities=list(modalities), **told)
+
+
+def test_terrain_that_hides_retreat_is_told_by_the_weights_and_never_passes_unmeasured(tmp_path: Path) -> None:
     hides, shows = _record(0.97, 0.8), _record(0.97, 0.96)
-    caveat = terrain_caveat("abc", ["optical", "terrain"], [hides])
-    assert caveat is not None
-    assert "80 % of a loss" in caveat
-    assert "leave dem out of sensors" in caveat
-    assert terrain_caveat("abc", ["optical", "radar"], [hides]) is None
-    assert terrain_caveat("abc", ["optical", "terrain"], [shows]) is None
-    assert terrain_caveat("other", ["optical", "terrain"], [hides]) is None
+    use = terrain_use(_made("optical", "terrain"), [hides])
+    assert (use.state, use.used) == ("hidden", ("terrain",))
+    assert "80 % under one from before the loss" in use.text
+    assert "97 % of a true loss" in use.text
+    assert terrain_use(_made("optical", "radar"), [hides]).state == "none"
+    assert terrain_use(_made("optical", "terrain"), [shows]) == TerrainUse("shown", ("terrain",))
+    # Other weights of the same name, and layers of one's own under other names.
+    for other in (
+        _made("optical", "terrain", weights="new"),
+        _made("mine", weights="new", variables=("blue", "slope")),
+    ):
+        use = terrain_use(other, [hides])
+        assert use.state == "unmeasured"
+        assert "was not measured for these weights" in use.text
+    assert terrain_use(_made("optical", weights="new", variables=("blue",)), [hides]).state == "none"
     path = tmp_path / "terrain.json"
     assert read_terrain_records(path) == ()
-    write_terrain_record(shows, path)
-    write_terrain_record(hides, path)
-    assert read_terrain_records(path) == (hides,)
+    for record in (shows, _record(0.5, 0.5, "other"), hides):
+        write_terrain_record(record, path)
+    assert read_terrain_records(path) == (hides, _record(0.5, 0.5, "other"))
+
+
+def test_maps_that_hide_retreat_are_compared_only_where_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    outline = outline_of_the_cube()
+    hidden, without, unknown = _made("optical", "terrain"), _made("optical"), _made("terrain", weights="new")
+    monkeypatch.setattr("glaciercube.change.terrain._shipped", lambda: (_record(0.97, 0.8),))
+    with pytest.raises(StoreError, match=r"80 % .*leave dem out of sensors.* allow_terrain=True"):
+        area_change(hidden, outline, 2015, 2017)
+    with pytest.warns(TerrainWarning, match="80 %"):
+        allowed = area_change(hidden, outline, 2015, 2017, allow_terrain=True)
+    pd.testing.assert_frame_equal(allowed, area_change(without, outline, 2015, 2017))
+    with pytest.warns(TerrainWarning, match="was not measured"):
+        area_change(unknown, outline, 2015, 2017)
+    # Areas of several dates are given with a warning, also under the prior; that of one date needs none.
+    for series in (hidden, with_prior(hidden)):
+        with pytest.warns(TerrainWarning, match="their differences are not"):
+            area_series(series, outline)
+    assert len(area_series(hidden.isel(time=[0]), outline)) == 1
+    monkeypatch.setattr("glaciercube.change.terrain._shipped", lambda: (_record(0.97, 0.96),))
+    area_change(hidden, outline, 2015, 2017)
+    area_series(hidden, outline)
 
 
 def test_the_share_of_a_loss_that_a_model_detects_is_that_of_the_truth() -> None:
@@ -256,12 +304,22 @@ def test_the_share_of_a_loss_that_a_model_detects_is_that_of_the_truth() -> None
         bands = {"red": np.where(ice, 0.8, 0.1), "swir16": np.full(ice.shape, 0.1), "blue": np.full(ice.shape, 0.5)}
         return replace(chip, variables={name: band.astype(np.float32) for name, band in bands.items()})
 
-    scores = loss_scores(model, seen(shown))
+    plain = seen_by(model, seen(bright))
+    scores = loss_scores(chip, seen_by(model, seen(shown)), plain)
     assert scores["detected"] / scores["ice_before"] == 1 - hidden.sum() / lost.sum()
+    assert scores["kept"] / scores["plain_detected"] == 1 - hidden.sum() / lost.sum()
     assert scores["told_loss"] == scores["true_loss"] - hidden.sum()
-    perfect = loss_scores(model, seen(bright))
-    assert perfect["detected"] == perfect["lost"] == perfect["true_loss"] == lost.sum()
+    perfect = loss_scores(chip, plain, plain)
+    assert perfect["detected"] == perfect["lost"] == perfect["true_loss"] == perfect["kept"] == lost.sum()
     assert perfect["hit"] == perfect["either"]
+    # Where snow lies afterwards a loss is told apart from where the ground is bare.
+    snowy = replace(
+        chip,
+        label=np.where(hidden & (chip.label == 0), 2, chip.label),
+        labels={**chip.labels, "seasonal_snow": ("seasonal_snow",)},
+    )
+    under = loss_scores(snowy, seen_by(model, seen(shown)), plain)
+    assert under["bare_detected"] == under["bare_before"] == lost.sum() - hidden.sum()
 
 
 def test_an_event_and_what_the_prior_makes_of_a_series_are_scored_by_the_truth() -> None:
@@ -288,12 +346,17 @@ def test_an_event_and_what_the_prior_makes_of_a_series_are_scored_by_the_truth()
 
 
 def test_the_benchmarks_part_is_measured_once_and_kept(tmp_path: Path) -> None:
-    assert physics.section(tmp_path, quick=True, kept=True, model="band-ratio").rows == ()
-    found = physics.section(tmp_path, quick=True, model="band-ratio")
-    assert {row[1] for row in found.rows} >= {"terrain fresh", "terrain stale", "terrain off"}
-    assert all(len(row) == len(found.columns) for row in found.rows)
+    asked: dict[str, Any] = {"quick": True, "models": ("band-ratio",), "families": ("b",)}
+    assert all(part.rows == () for part in physics.sections(tmp_path, kept=True, **asked))
+    found = physics.sections(tmp_path, **asked)
+    terrain, change, corrections = found
+    assert {row[2] for row in terrain.rows} == {"fresh", "stale", "off"}
+    assert {row[0] for row in corrections.rows} == set(CORRECTIONS)
+    assert all(len(row) == len(part.columns) for part in found for row in part.rows)
+    assert len(terrain.rows[0]) == 3 + len(MEASURES)
+    assert change.record["options"]["retreat"] == 50
     # What was measured is read again, and nothing drawn.
     for chip in tmp_path.glob("scenes/*/*.npz"):
         chip.unlink()
-    assert physics.section(tmp_path, quick=True, kept=True, model="band-ratio") == found
+    assert physics.sections(tmp_path, kept=True, **asked) == found
     assert not list(tmp_path.glob("scenes/*/*.npz"))

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from glaciercube.bench.corrections import CORRECTIONS, correction_scores
 from glaciercube.bench.flow import drainage, fed_terminus, with_accumulation
 from glaciercube.cube.coregister import image_shift, outline_shift
 from glaciercube.errors import CubeError
+from glaciercube.models import load_model
+from glaciercube.models.chips import Chip
 
 
 def ground(seed: int = 0, size: int = 160) -> np.ndarray:
@@ -95,3 +98,31 @@ def test_snow_that_drains_into_ice_is_added_and_ice_that_nothing_feeds_goes() ->
     wanted = ice.copy()
     wanted[11, 10] = False
     np.testing.assert_array_equal(fed_terminus(ice, drainage(knoll)), wanted)
+
+
+def test_corrections_are_scored_against_the_truth_with_and_without() -> None:
+    ice = ndimage.gaussian_filter(ground(3), 6) > 0.05
+    bands = {"red": (0.8, 0.1), "green": (0.8, 0.1), "swir16": (0.05, 0.1), "blue": (0.6, 0.1)}
+    variables = {name: np.where(ice, *values)[None].astype(np.float32) for name, values in bands.items()}
+    slope = np.where(np.arange(160) < 80, 45.0, 10.0)[None] * np.ones((160, 1))
+    chip = Chip(
+        variables | {"slope": slope, "elevation": 4000.0 - 10 * np.mgrid[:160, :160][0]},
+        ice[None].astype(np.uint8),
+        {"other": ("other",), "clean_ice": ("clean_ice",)},
+        np.ones((1, 160, 160), np.float32),
+        np.array(["2020-08-01"], "datetime64[s]"),
+        20.0,
+        "made",
+    )
+    iou = {
+        title: [one["hit"] / one["either"] for one in pair]
+        for title, pair in correction_scores(load_model("band-ratio"), chip).items()
+    }
+    assert tuple(iou) == CORRECTIONS
+    steep = ice[:, :80].sum() / ice.sum()
+    assert iou["candidates by slope: none above 40 degrees"] == [1.0, pytest.approx(1 - steep)]
+    assert iou["candidates by slope: none above 50 degrees"] == [1.0, 1.0]
+    assert iou["flow routing: snow that drains into ice"] == [1.0, 1.0]
+    without, moved_back = iou["co-registration of outlines"]
+    assert without < 0.95
+    assert moved_back == 1.0

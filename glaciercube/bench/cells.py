@@ -104,7 +104,7 @@ def run_cell(
         contract, module = start(entrant, bench, fold.train, budget.size, budget.seed)
     except (Unsuited, ModelError) as reason:
         return facts | {"skipped": str(reason)}
-    return run_module(entrant, bench, fold, budget, folder, contract, module, kept=kept)
+    return run_module(entrant, bench, fold, budget, folder, made=(contract, module), kept=kept)
 
 
 def run_module(
@@ -113,12 +113,12 @@ def run_module(
     fold: Fold,
     budget: Budget,
     folder: Path,
-    contract: Contract,
-    module: GlacierModule,
     *,
+    made: tuple[Contract, GlacierModule],
     kept: bool = False,
 ) -> dict[str, Any]:
-    """As `run_cell`, of a module that is made already."""
+    """As `run_cell`, of a contract and module that are made already."""
+    contract, module = made
     facts: dict[str, Any] = {"set": bench.name, "fold": fold.name, "entrant": entrant.title, "kind": entrant.kind}
     path = folder / f"{_key(entrant, bench, fold, budget, contract, module)}.json"
     if path.is_file():

@@ -1,32 +1,23 @@
 """A trial that brought nothing: snow above mapped ice that feeds it, and mapped ice that nothing feeds.
 
 After GlacierNet2's flow routing and terminus correction (Xie et al. 2022, JAG, doi:10.1016/j.jag.2022.102921), which
-serve a network of the ablation zone alone. The models here know snow on ice, and lose by both: see docs/priors.md.
-``python -m glaciercube.bench.flow`` measures it on simulated scenes.
+serve a network of the ablation zone alone. The models here know snow on ice, and lose by both: see docs/priors.md;
+`glaciercube.bench.corrections` measures it.
 """
 
 from __future__ import annotations
 
-import argparse
 import heapq
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from glaciercube.bench.priors import ice_of, interval
 from glaciercube.errors import CubeError
-from glaciercube.evaluation.predict import ice_labels, predict_chip
-from glaciercube.models import load_model
-from glaciercube.models.base import Model
-from glaciercube.models.chips import Chip
-from glaciercube.simulate.sequence import SequenceOptions
-from glaciercube.training.simulated import simulated_chips
 
-__all__ = ["Drainage", "drainage", "fed_terminus", "flow_scores", "with_accumulation"]
+__all__ = ["Drainage", "drainage", "fed_terminus", "with_accumulation"]
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -34,10 +25,6 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 _AROUND: Final = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 # Share of a body's height range, from below, that is its terminus.
 _TERMINUS: Final = 0.15
-# NDSI from which GlacierNet2 takes ground for snow.
-_SNOW: Final = 0.7
-#: Seeds that nothing in the package was fitted on.
-SEEDS: Final = range(6_300_000, 6_310_000)
 
 
 @dataclass(frozen=True)
@@ -177,45 +164,3 @@ def fed_terminus(ice: BoolArray, drains: Drainage) -> BoolArray:
         around = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
         fed[row, column] = bool((fed[around] & (height[around] >= height[row, column])).any())
     return fed
-
-
-def flow_scores(model: Model, chip: Chip) -> dict[str, dict[str, float]]:
-    """Overlap with the truth of a chip's first date as mapped, and after each correction: ``hit``, ``either``."""
-    mapped = np.nan_to_num(predict_chip(model, chip, classes=ice_labels(chip), dates=[0])[0]) >= 0.5
-    green, short = (np.asarray(chip.variables[name][0], np.float64) for name in ("green", "swir16"))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        snow = (green - short) / (green + short) > _SNOW
-    drains = drainage(np.asarray(chip.variables["elevation"], np.float64))
-    fed = fed_terminus(mapped, drains)
-    maps = {
-        "as mapped": mapped,
-        "accumulation added": with_accumulation(mapped, snow, drains),
-        "terminus corrected": fed,
-        "both": with_accumulation(fed, snow, drains),
-    }
-    true = ice_of(chip)[0]
-    return {name: {"hit": float((m & true).sum()), "either": float((m | true).sum())} for name, m in maps.items()}
-
-
-def main() -> None:
-    """Draw, predict, correct, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="fusion-unet")
-    parser.add_argument("--scenes", type=int, default=30)
-    parser.add_argument("--folder", type=Path, default=Path("chips"))
-    given = parser.parse_args()
-    options = SequenceOptions(size=128, dates=1, resolution=20.0, cloud_cover=0.0, gaps=False)
-    chips = simulated_chips(list(SEEDS[: given.scenes]), options, folder=given.folder)
-    model = load_model(given.model)
-    found = [flow_scores(model, chip) for chip in chips]
-    print("| map | IoU | difference |\n|---|---|---|")  # noqa: T201
-    plain = [scores["as mapped"] for scores in found]
-    for name in found[0]:
-        rows = [scores[name] for scores in found]
-        iou, gain = interval(rows, "hit", "either"), interval(rows, "hit", "either", plain)
-        cells = ("{:.3f} ({:.3f} to {:.3f})".format(*iou), "{:+.3f} ({:+.3f} to {:+.3f})".format(*gain))
-        print(f"| {name} | {' | '.join(cells)} |")  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
 from glaciercube.bench.priors import ice_of, interval
-from glaciercube.change.terrain import RECORDS, TerrainRecord, write_terrain_record
+from glaciercube.change.terrain import RECORDS, TERRAIN_VARIABLES, Share, TerrainRecord, write_terrain_record
 from glaciercube.evaluation.predict import ice_labels, predict_chip
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
@@ -25,54 +26,120 @@ from glaciercube.models.chips import Chip
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
-__all__ = ["STATIC", "loss_scores", "record_of", "retreat_rows", "static_modalities", "verdict"]
+__all__ = [
+    "FAMILIES",
+    "LOSS",
+    "MEASURES",
+    "Seen",
+    "loss_options",
+    "loss_scores",
+    "record_of",
+    "retreat_rows",
+    "seen_by",
+    "static_modalities",
+    "verdict",
+]
 
-#: Variables of an elevation model, which may be older than the images.
-STATIC: Final = ("elevation", "slope", "aspect_sin", "aspect_cos", "curvature", "topographic_position", "hillshade")
-#: Seeds that nothing in the package was fitted on.
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Epoch: TypeAlias = Literal["first", "last"]
+
+#: Seeds that nothing in the package was fitted on, in either family.
 SEEDS: Final = range(6_200_000, 6_210_000)
+FAMILIES: Final = ("a", "b")
+#: Share of the ice that goes.
+LOSS: Final = 0.3
+#: Shares: of which sums of `loss_scores`.
+MEASURES: Final = {
+    "detected": ("detected", "ice_before"),
+    "bare": ("bare_detected", "bare_before"),
+    "gone": ("gone", "lost"),
+    "kept": ("kept", "plain_detected"),
+    "area": ("told_loss", "true_loss"),
+    "iou": ("hit", "either"),
+}
 
 
 def static_modalities(model: Model) -> tuple[str, ...]:
     """Modalities of a model that are made of elevation."""
-    return tuple(m.name for m in model.contract.modalities if set(m.variables) & set(STATIC))
+    return tuple(m.name for m in model.contract.modalities if set(m.variables) & set(TERRAIN_VARIABLES))
 
 
-def loss_scores(model: Model, chip: Chip, without: Sequence[str] = ()) -> dict[str, float]:
-    """What a model makes of the loss between the first and the last date of a chip.
+def loss_options(family: str = "a", *, size: int = 128, loss: float = LOSS, cloud: float = 0.0) -> SequenceOptions:
+    """Pairs of dates, 6 to 12 years apart, between which ice goes."""
+    return SequenceOptions(size=size, resolution=20.0, dates=2, loss=loss, cloud_cover=cloud, gaps=False, family=family)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a model makes of the first and the last date.
+
+    Attributes
+    ----------
+    ice : (2, y, x) bool
+        Probability of 0.5 or more.
+    clear : (y, x) bool
+        Pixels that both dates show, and that have a probability at both.
+    """
+
+    ice: BoolArray
+    clear: BoolArray
+
+
+def seen_by(model: Model, chip: Chip, without: Sequence[str] = ()) -> Seen:
+    """Map the first and the last date of a chip, each by itself, with some modalities kept from the model."""
+    probability = predict_chip(model, chip, classes=ice_labels(chip), without=without, alone=True, dates=_ends(chip))
+    clear = np.isfinite(probability) & (chip.weight[[0, -1]] >= 1)
+    return Seen(np.nan_to_num(probability) >= 0.5, clear[0] & clear[1])
+
+
+def _ends(chip: Chip) -> list[int]:
+    return [0, len(chip.time) - 1]
+
+
+def loss_scores(chip: Chip, seen: Seen, plain: Seen) -> dict[str, float]:
+    """What a map makes of the loss between the first and the last date of a chip: sums of pixels.
 
     Parameters
     ----------
-    model : Model
-        Any.
     chip : Chip
         Two dates or more, with the truth.
-    without : sequence of str
-        Modalities that are kept from the model.
+    seen : Seen
+        The map.
+    plain : Seen
+        That of the same dates without terrain.
 
     Returns
     -------
     dict
         Over pixels that are clear at both dates: ``lost`` (that lost their ice), ``ice_before`` (of these, called ice
-        at the first date), ``detected`` (of these, called no ice at the last), ``gone`` (of lost, called no ice at the
-        last date), ``true_loss`` and ``told_loss`` (change of area), ``hit`` and ``either`` (of IoU, both dates).
+        at the first date), ``detected`` (of these, called no ice at the last), ``bare_before`` and ``bare_detected``
+        (the same where no seasonal snow lies at the last date), ``gone`` (of lost, called no ice at the last date),
+        ``plain_detected`` (detected without terrain) and ``kept`` (of these, called no ice at the last date here, too),
+        ``true_loss`` and ``told_loss`` (change of area within the glaciers of the first date, as areas are read within
+        outlines), ``hit`` and ``either`` (of IoU, both dates).
     """
-    true = ice_of(chip)[[0, -1]]
-    probability = predict_chip(model, chip, classes=ice_labels(chip), without=without, alone=True, dates=None)[[0, -1]]
-    seen = (np.isfinite(probability) & (chip.weight[[0, -1]] >= 1)).all(axis=0)
-    with np.errstate(invalid="ignore"):
-        said = probability >= 0.5
-    lost = seen & true[0] & ~true[1]
-    before = lost & said[0]
-    return {
-        "lost": float(lost.sum()),
-        "ice_before": float(before.sum()),
-        "detected": float((before & ~said[1]).sum()),
-        "gone": float((lost & ~said[1]).sum()),
-        "true_loss": float((seen & true[0]).sum()) - float((seen & true[1]).sum()),
-        "told_loss": float((seen & said[0]).sum()) - float((seen & said[1]).sum()),
-        "hit": float((seen & said & true).sum()),
-        "either": float((seen & (said | true)).sum()),
+    true, clear = ice_of(chip)[_ends(chip)], seen.clear & plain.clear
+    snow = [number for number, name in enumerate(chip.labels) if name == "seasonal_snow"]
+    bare = ~np.isin(chip.label[-1], snow)
+    lost = clear & true[0] & ~true[1]
+    before, after = lost & seen.ice[0], ~seen.ice[1]
+    without = lost & plain.ice[0] & ~plain.ice[1]
+    inside = clear & (np.asarray(chip.glaciers) > 0 if chip.glaciers is not None else true[0])
+    sums = {
+        "lost": lost,
+        "ice_before": before,
+        "detected": before & after,
+        "bare_before": before & bare,
+        "bare_detected": before & bare & after,
+        "gone": lost & after,
+        "plain_detected": without,
+        "kept": without & after,
+        "hit": clear & seen.ice & true,
+        "either": clear & (seen.ice | true),
+    }
+    areas = {"true_loss": true, "told_loss": seen.ice}
+    return {name: float(pixels.sum()) for name, pixels in sums.items()} | {
+        name: float((inside & ice[0]).sum()) - float((inside & ice[1]).sum()) for name, ice in areas.items()
     }
 
 
@@ -86,7 +153,7 @@ def retreat_rows(model: Model, seeds: Sequence[int], options: SequenceOptions, f
     seeds : sequence of int
         One pair of dates each.
     options : SequenceOptions
-        Of the pairs; ``loss`` and two dates.
+        Of the pairs; see `loss_options`.
     folder : Path
         Cache of chips.
 
@@ -95,17 +162,27 @@ def retreat_rows(model: Model, seeds: Sequence[int], options: SequenceOptions, f
     DataFrame
         Columns ``terrain`` ("fresh", "stale", "off"), ``seed`` and those of `loss_scores`.
     """
+    hidden = static_modalities(model)
+    epochs: tuple[tuple[str, Epoch], ...] = (("fresh", "last"), ("stale", "first"))
+    chips = {
+        name: simulated_chips(seeds, replace(options, dem_year=epoch), folder=folder, progress=False)
+        for name, epoch in epochs
+    }
     rows = []
-    epochs: tuple[tuple[str, Literal["first", "last"]], ...] = (("fresh", "last"), ("stale", "first"), ("off", "first"))
-    for terrain, epoch in epochs:
-        chips = simulated_chips(seeds, replace(options, dem_year=epoch), folder=folder)
-        without = static_modalities(model) if terrain == "off" else ()
-        for seed, chip in zip(tqdm(seeds, desc=terrain, unit="scene"), chips, strict=True):
-            rows.append({"terrain": terrain, "seed": seed, **loss_scores(model, chip, without)})
-    return pd.DataFrame(rows)
+    for number, seed in enumerate(tqdm(seeds, desc=model.contract.name, unit="scene")):
+        # The images are the same, whichever elevation model lies beside them.
+        plain = seen_by(model, chips["stale"][number], hidden)
+        maps = {name: seen_by(model, chips[name][number]) for name, _ in epochs} | {"off": plain}
+        for terrain, seen in maps.items():
+            rows.append({"terrain": terrain, "seed": seed, **loss_scores(chips["stale"][number], seen, plain)})
+    return pd.DataFrame(rows).sort_values(["terrain", "seed"], key=_in_order, ignore_index=True)
 
 
-def verdict(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float, float]]]:
+def _in_order(column: pd.Series) -> pd.Series:
+    return column.map({"fresh": 0, "stale": 1, "off": 2}) if column.name == "terrain" else column
+
+
+def verdict(rows: pd.DataFrame) -> dict[str, dict[str, Share]]:
     """Shares by terrain, each with a 95 % interval over scenes.
 
     Parameters
@@ -116,61 +193,63 @@ def verdict(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float, float
     Returns
     -------
     dict
-        Terrain -> ``pixels`` (of lost pixels that were called ice before, those called no ice after), ``gone`` (of all
-        lost pixels, those called no ice after), ``area`` (told loss over true loss, pooled), ``iou``.
+        Terrain -> ``detected`` (of lost pixels that were called ice before, those called no ice after), ``bare`` (the
+        same where no snow lies after), ``gone`` (of all lost pixels, those called no ice after), ``kept`` (of the
+        pixels whose loss is detected without terrain, those called no ice after here, too), ``area`` (told loss over
+        true loss within the glaciers, all scenes together), ``iou``.
     """
-    pairs = {
-        "pixels": ("detected", "ice_before"),
-        "gone": ("gone", "lost"),
-        "area": ("told_loss", "true_loss"),
-        "iou": ("hit", "either"),
-    }
     found = {}
     for terrain, part in rows.groupby("terrain", sort=False):
         records = [{str(key): value for key, value in row.items()} for row in part.to_dict("records")]
-        found[str(terrain)] = {name: interval(records, *pair) for name, pair in pairs.items()}
+        found[str(terrain)] = {name: interval(records, *pair) for name, pair in MEASURES.items()}
     return found
 
 
-def record_of(model: Model, rows: pd.DataFrame, loss: float) -> TerrainRecord:
-    """What `glaciercube.change` is to know of a model."""
-    shares = verdict(rows)
+def record_of(model: Model, rows: dict[str, pd.DataFrame], loss: float) -> TerrainRecord:
+    """What `glaciercube.change` is to know of a model, from its rows by family."""
     return TerrainRecord(
         model=model.contract.name,
         model_hash=model.hash,
         modalities=static_modalities(model),
         loss=loss,
-        scenes=int(rows["seed"].nunique()),
-        detected={terrain: found["pixels"] for terrain, found in shares.items()},
-        area={terrain: found["area"] for terrain, found in shares.items()},
+        scenes=min(int(part["seed"].nunique()) for part in rows.values()),
+        shares={family: _rounded(verdict(part)) for family, part in rows.items()},
     )
+
+
+def _rounded(found: dict[str, dict[str, Share]]) -> dict[str, dict[str, Share]]:
+    return {
+        terrain: {name: (round(a, 4), round(b, 4), round(c, 4)) for name, (a, b, c) in shares.items()}
+        for terrain, shares in found.items()
+    }
 
 
 def main() -> None:
     """Draw, predict, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="fusion-unet")
+    parser.add_argument("--families", default="a,b", help="of the simulated world, with commas between")
     parser.add_argument("--scenes", type=int, default=60)
-    parser.add_argument("--loss", type=float, default=0.3)
+    parser.add_argument("--loss", type=float, default=LOSS)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--cloud", type=float, default=0.0)
     parser.add_argument("--skip", type=int, default=0, help="seeds to pass over")
     parser.add_argument("--folder", type=Path, default=Path("chips"))
     parser.add_argument("--record", action="store_true", help="keep the verdict for glaciercube.change")
     given = parser.parse_args()
-    options = SequenceOptions(
-        size=given.size, resolution=20.0, dates=2, loss=given.loss, cloud_cover=given.cloud, gaps=False
-    )
-    model = load_model(given.model)
-    rows = retreat_rows(model, [SEEDS[given.skip + n] for n in range(given.scenes)], options, given.folder)
+    model, seeds = load_model(given.model), [SEEDS[given.skip + n] for n in range(given.scenes)]
+    found = {}
+    for family in given.families.split(","):
+        options = loss_options(family, size=given.size, loss=given.loss, cloud=given.cloud)
+        found[family] = retreat_rows(model, seeds, options, given.folder)
     if given.record:
-        write_terrain_record(record_of(model, rows, given.loss), RECORDS)
-    heads = ("terrain", "pixels detected", "called no ice", "area told / true", "IoU")
+        write_terrain_record(record_of(model, found, given.loss), RECORDS)
+    heads = ("family", "terrain", *MEASURES)
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for terrain, shares in verdict(rows).items():
-        lines.append(
-            f"| {terrain} | " + " | ".join(f"{a:.3f} ({b:.3f} to {c:.3f})" for a, b, c in shares.values()) + " |"
-        )
+    for family, rows in found.items():
+        for terrain, shares in verdict(rows).items():
+            cells = [f"{a:.3f} ({b:.3f} to {c:.3f})" for a, b, c in shares.values()]
+            lines.append(f"| {family} | {terrain} | {' | '.join(cells)} |")
     print("\n".join(lines))  # noqa: T201
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from glaciercube.bench import ablations, fronts, physics
+from glaciercube.bench import ablations, fronts, physics, variants
 from glaciercube.bench.cells import Budget, one_thread, run_cell
 from glaciercube.bench.entrants import ENTRANTS, Entrant
 from glaciercube.bench.real_sets import REAL_SETS, real_folder
@@ -84,12 +84,15 @@ def sections(options: Options) -> list[Section]:
     found = [_section(bench, options) for bench in _real(options)]
     if options.data is not None and _asked("calving_fronts", options):
         found.append(_fronts(options.data, options))
+    place = options.out / "physics"
+    if options.data is not None and _asked("variants", options):
+        found.append(variants.variants_section(options.data, place, quick=options.quick, kept=options.kept))
     if _asked("simulated", options):
         found.append(_section(simulated(options.out / "scenes", small=options.quick), options))
     if _asked("ablations", options):
         found.append(ablations.section(options.out, quick=options.quick, kept=options.kept))
     if _asked("physics", options):
-        found.append(physics.section(options.out / "physics", quick=options.quick, kept=options.kept))
+        found.extend(physics.sections(place, quick=options.quick, kept=options.kept))
     return found
 
 

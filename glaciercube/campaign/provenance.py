@@ -110,7 +110,7 @@ def attributes(plan: Plan) -> dict[str, Any]:
 
 def provenance(plan: Plan, cube: xr.Dataset, config: Mapping[str, Any]) -> dict[str, Any]:
     """How a plan's store is made, as plain values: scenes of every date, what was decided of them, model, versions."""
-    modalities = [m.name for m in plan.model.contract.select([str(name) for name in cube.data_vars])]
+    modalities = plan.model.contract.select([str(name) for name in cube.data_vars])
     packages = ("glaciercube", "numpy", "xarray", "zarr", "odc-stac", "rasterio", "torch")
     return {
         "catalog": plan.scenes.source,
@@ -124,7 +124,8 @@ def provenance(plan: Plan, cube: xr.Dataset, config: Mapping[str, Any]) -> dict[
         "compose": plan.compose.every,
         "config": dict(config),
         "versions": {name: importlib.metadata.version(name) for name in packages},
-        "modalities": sorted(modalities),
+        "modalities": sorted(m.name for m in modalities),
+        "variables": sorted({name for m in modalities for name in m.variables}),
         "reflectance": str(cube.attrs.get("reflectance", "")),
         **{name: cube.attrs[name] for name in ("mask",) if name in cube.attrs},
     }

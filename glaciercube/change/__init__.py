@@ -15,12 +15,14 @@ from glaciercube.change.correlation import ErrorCorrelation, area_std, fit_corre
 from glaciercube.change.difference import area_change
 from glaciercube.change.priors import PriorOptions, prior_report, with_prior
 from glaciercube.change.regional import regional_area, regional_change, regional_std
+from glaciercube.change.terrain import TerrainWarning, terrain_use
 
 __all__ = [
     "AreaOptions",
     "Calibration",
     "ErrorCorrelation",
     "PriorOptions",
+    "TerrainWarning",
     "area_change",
     "area_series",
     "area_std",
@@ -34,6 +36,7 @@ __all__ = [
     "regional_change",
     "regional_std",
     "scene_correlation",
+    "terrain_use",
     "with_prior",
     "write_calibrations",
 ]

@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from glaciercube.change.conformal import Calibration, Quantity, find_calibration
 from glaciercube.change.correlation import ErrorCorrelation, area_std
 from glaciercube.change.maps import AreaOptions, clear_maps, grid_of, mask_of, window_of
+from glaciercube.change.terrain import warn_of_terrain
 from glaciercube.cube import MaskOptions
 from glaciercube.errors import OutlineError
 from glaciercube.region import read_outlines
@@ -81,6 +82,12 @@ def area_series(
         If no outline meets the grid.
     StoreError
         If the store cannot be opened or has no grid.
+
+    Warns
+    -----
+    TerrainWarning
+        If there are several times, and the maps were made with terrain by a model that hides change under it or was not
+        measured (see `glaciercube.change.terrain`): each area is as good as it gets, their differences are not.
     """
     if not isinstance(options, AreaOptions):
         options = AreaOptions(every=options or "observation")  # type: ignore[arg-type]
@@ -94,6 +101,8 @@ def area_series(
         for row in _one_outline(cube, geobox, frame.iloc[index], options, correlation)
     ]
     series = pd.DataFrame(rows).sort_values(["outline", "time"], ignore_index=True)
+    if series["time"].nunique() > 1:
+        warn_of_terrain(cube)
     unfinished = provenance_of(cube).get(UNFINISHED)
     if unfinished:
         text = f"{unfinished}: areas are of both, without an interval; `glaciercube run` finishes it"

@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from glaciercube.change.area import AreaOptions, calibration_of, open_cube, outlines_on
 from glaciercube.change.conformal import Calibration
 from glaciercube.change.maps import clear_maps, mask_of, window_of
-from glaciercube.change.terrain import warn_of_terrain
+from glaciercube.change.terrain import check_terrain
 from glaciercube.errors import StoreError, require
 from glaciercube.store import UNFINISHED, provenance_of
 
@@ -55,6 +55,7 @@ def area_change(
     options: AreaOptions | None = None,
     *,
     calibration: Calibration | None = None,
+    allow_terrain: bool = False,
 ) -> pd.DataFrame:
     """Change of the ice area of each outline from one time to another, over the pixels that both show.
 
@@ -70,6 +71,8 @@ def area_change(
         By default years.
     calibration : Calibration or None
         Of ``quantity="change"``; the one shipped for the store's model and inputs when None, used as in `area_series`.
+    allow_terrain : bool
+        Compare maps that were made with terrain also where their model is known to hide change under it.
 
     Returns
     -------
@@ -85,16 +88,17 @@ def area_change(
     OutlineError
         If no outline meets the grid.
     StoreError
-        If the store has no such year, or the two times are one.
+        If the store has no such year, or the two times are one; or if the maps were made with terrain, with which their
+        model detects too little of a loss (see `glaciercube.change.terrain`), unless that is allowed.
 
     Warns
     -----
-    UserWarning
-        If the maps were made with terrain, with which their model hides retreat; see `glaciercube.change.terrain`.
+    TerrainWarning
+        If that is allowed, or the maps were made with terrain by a model that was not measured.
     """
     options = options or AreaOptions(every="year")
     cube = open_cube(store)
-    warn_of_terrain(cube)
+    check_terrain(cube, allow=allow_terrain)
     geobox, frame = outlines_on(cube, outlines)
     rows = [_one_change(cube, geobox, frame.iloc[index], options, first, last) for index in range(len(frame))]
     table = pd.DataFrame(rows).sort_values("outline", ignore_index=True)

@@ -15,9 +15,11 @@ import xarray as xr
 from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 from scipy import ndimage
 
+from glaciercube.change.terrain import MADE
 from glaciercube.cube import nan_median
 from glaciercube.errors import CubeError, require
 from glaciercube.inference import QUALITY_BITS
+from glaciercube.store import provenance_of
 
 __all__ = ["GAINED", "LOST", "STEEP", "UNCONFIRMED", "PriorOptions", "prior_report", "smooth_series", "with_prior"]
 
@@ -38,6 +40,7 @@ _LEAST: Final = 1e-4
 _YEAR: Final = 365.25
 # Chance of a change between two dates where it is allowed for, and right at the margin.
 _FREE: Final = 0.5
+_OBSERVED_WITH: Final = ("model", "model_hash", "modalities", "variables")
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def with_prior(
         ``glacier_probability`` (time, y, x) float32: given all dates, NaN where the date shows nothing;
         ``glacier_probability_observed``: as it was; ``overruled`` uint8: bits `GAINED`, `LOST`, `UNCONFIRMED`, `STEEP`
         where both lie on different sides of the threshold; ``quality``. Attribute ``prior``: the options. It has no
-        provenance of a model any more, so that no interval that was calibrated without the prior is given to its areas.
+        provenance of a model any more, so that no interval that was calibrated without the prior is given to its areas;
+        ``observed_with`` says what the observation was made with.
 
     Raises
     ------
@@ -151,6 +155,9 @@ def with_prior(
     if "quality" in cube:
         found["quality"] = cube["quality"]
     attrs = {"region": cube.attrs["region"]} if "region" in cube.attrs else {}
+    told = {name: value for name, value in provenance_of(cube).items() if name in _OBSERVED_WITH}
+    if told:
+        attrs[MADE] = json.dumps(told, sort_keys=True)
     return xr.Dataset(found, attrs={**attrs, "prior": json.dumps(asdict(options), sort_keys=True)})
 
 

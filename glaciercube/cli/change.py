@@ -19,10 +19,20 @@ __all__ = ["change"]
 @ENDPOINT
 @click.option("--every", type=click.Choice(["observation", "year"]), default="year", show_default=True)
 @click.option("--total", is_flag=True, help="The sum over all outlines, whose errors are correlated.")
+@click.option("--allow-terrain", is_flag=True, help="Also if the model is known to hide change under terrain.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Write the table to this file.")
 @told
 def change(
-    *, store: str, outlines: Path, first: str, last: str, endpoint: str, every: str, total: bool, csv: Path | None
+    *,
+    store: str,
+    outlines: Path,
+    first: str,
+    last: str,
+    endpoint: str,
+    every: str,
+    total: bool,
+    allow_terrain: bool,
+    csv: Path | None,
 ) -> None:
     """Change of the ice area of each of the OUTLINES from FIRST to LAST (years, or dates with --every observation)."""
     from glaciercube.change import AreaOptions, area_change, regional_change
@@ -33,7 +43,8 @@ def change(
         check_writable(csv)
     options = store_of(store, endpoint)
     cube = open_store(options.path, endpoint=options.endpoint)
-    table = area_change(cube, read_outlines(outlines), first, last, AreaOptions(every=every))  # type: ignore[arg-type]
+    read = AreaOptions(every=every)  # type: ignore[arg-type]
+    table = area_change(cube, read_outlines(outlines), first, last, read, allow_terrain=allow_terrain)
     if table["lower_km2"].isna().all():
         click.echo("no interval: this model and these inputs have no calibration glaciers", err=True)
     shown = regional_change(table) if total else table

@@ -63,7 +63,6 @@ def area(
 ) -> None:
     """Ice area of each of the OUTLINES through time, read from a STORE (or that of a CONFIG file)."""
     from glaciercube.change import area_series, prior_report, with_prior
-    from glaciercube.change.terrain import terrain_caveat
     from glaciercube.region import read_outlines
     from glaciercube.store import UNFINISHED, open_store, provenance_of
 
@@ -88,10 +87,6 @@ def area(
             report.to_csv(csv.with_name(f"{csv.stem}.prior{csv.suffix}"), index=False)
     elif series["lower_km2"].isna().all() and UNFINISHED not in provenance_of(cube):
         click.echo("no interval: this model and these inputs have no calibration glaciers", err=True)
-    made = provenance_of(cube)
-    caveat = terrain_caveat(str(made.get("model_hash", "")), made.get("modalities", ()))
-    if caveat:
-        click.echo(caveat, err=True)
     if csv is not None:
         series.to_csv(csv, index=False)
         click.echo(f"series: {csv}")

@@ -245,6 +245,7 @@ def _dataset(cube: xr.Dataset, probability: Any, quality: Any, model: Model) -> 
         if "spatial_ref" in out.coords:
             out[name].attrs["grid_mapping"] = "spatial_ref"
     out = out.assign({age: cube[age] for age in cube.data_vars if str(age).endswith("_age")})
-    modalities = [m.name for m in model.contract.select([str(name) for name in cube.data_vars])]
-    made = {"model": model.contract.name, "model_hash": model.hash, "modalities": sorted(modalities)}
+    modalities = model.contract.select([str(name) for name in cube.data_vars])
+    made = {"model": model.contract.name, "model_hash": model.hash, "modalities": sorted(m.name for m in modalities)}
+    made["variables"] = sorted({name for m in modalities for name in m.variables})
     return out.assign_attrs({**cube.attrs, **made})

@@ -1,0 +1,77 @@
+"""What may be done to a finished map, and whether it gains: slope limits, flow routing, terminus, co-registration."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from glaciercube.bench.flow import drainage, fed_terminus, with_accumulation
+from glaciercube.bench.priors import ice_of
+from glaciercube.cube.coregister import outline_shift
+from glaciercube.evaluation.predict import ice_labels, predict_chip
+from glaciercube.models.base import Model
+from glaciercube.models.chips import Chip
+from glaciercube.simulate.sequence import SequenceOptions
+
+__all__ = ["CORRECTIONS", "SEEDS", "SLOPES", "correction_scores", "scene_options"]
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Sums: TypeAlias = dict[str, float]
+
+#: Seeds that nothing in the package was fitted on.
+SEEDS: Final = range(6_300_000, 6_310_000)
+#: Degrees above which there is taken to be no ice.
+SLOPES: Final = (40.0, 50.0)
+# NDSI from which GlacierNet2 takes ground for snow.
+_SNOW: Final = 0.7
+# Pixels by which the truth is moved, down and right.
+_MOVED: Final = (2, 2)
+_FLOW: Final = (
+    "flow routing: snow that drains into ice",
+    "terminus: ice that no ice feeds",
+    "flow routing and terminus",
+)
+_SHIFT: Final = "co-registration of outlines"
+#: All of them, in order.
+CORRECTIONS: Final = (*(f"candidates by slope: none above {slope:.0f} degrees" for slope in SLOPES), *_FLOW, _SHIFT)
+
+
+def scene_options(family: str = "a", *, size: int = 128) -> SequenceOptions:
+    """Scenes of one date without clouds."""
+    return SequenceOptions(size=size, dates=1, resolution=20.0, cloud_cover=0.0, gaps=False, family=family)
+
+
+def correction_scores(model: Model, chip: Chip) -> dict[str, tuple[Sums, Sums]]:
+    """Overlap (``hit``, ``either``) of a chip's first date with the truth, without each correction and with it."""
+    probability = predict_chip(model, chip, classes=ice_labels(chip), dates=[0])[0]
+    mapped, true = np.nan_to_num(probability) >= 0.5, ice_of(chip)[0]
+    steep = np.asarray(chip.variables["slope"], np.float64)
+    as_mapped = _overlap(mapped, true)
+    maps = [mapped & ~(steep > slope) for slope in SLOPES] + _flowed(mapped, chip)
+    found = {title: (as_mapped, _overlap(made, true)) for title, made in zip(CORRECTIONS[:-1], maps, strict=True)}
+    moved = np.roll(true, _MOVED, (0, 1))
+    shift = outline_shift(np.asarray(probability, np.float64), moved, chip.resolution)
+    # Whole pixels, up and left again; where nothing can be told nothing is moved.
+    back = [0 if np.isnan(off) else round(off / chip.resolution) for off in (shift.y, -shift.x)]
+    inner = (slice(4, -4), slice(4, -4))
+    found[_SHIFT] = (
+        _overlap(mapped[inner], moved[inner]),
+        _overlap(mapped[inner], np.roll(moved, (back[0], back[1]), (0, 1))[inner]),
+    )
+    return found
+
+
+def _flowed(mapped: BoolArray, chip: Chip) -> list[BoolArray]:
+    """The map with each of the corrections by flow."""
+    green, short = (np.asarray(chip.variables[name][0], np.float64) for name in ("green", "swir16"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        snow = (green - short) / (green + short) > _SNOW
+    drains = drainage(np.asarray(chip.variables["elevation"], np.float64))
+    fed = fed_terminus(mapped, drains)
+    return [with_accumulation(mapped, snow, drains), fed, with_accumulation(fed, snow, drains)]
+
+
+def _overlap(made: BoolArray, true: BoolArray) -> Sums:
+    return {"hit": float((made & true).sum()), "either": float((made | true).sum())}
