@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from glaciercube.campaign import make_plan, run
 from glaciercube.catalog import SensorOptions, find
-from glaciercube.change import area_series
+from glaciercube.change import TerrainWarning, area_series
 from glaciercube.cube import compose, load, settle_offsets
 from glaciercube.inference import predict
 from glaciercube.models import load_model
@@ -120,7 +120,8 @@ def test_khumbu_with_any_sensors(
     assert np.nanmin(probability) < 0.1
     assert np.nanmax(probability) > 0.5
     outlines = real_data / "khumbu" / "reference" / "rgi60_everest_86.gpkg"
-    series = area_series(tmp_path / "k.zarr", outlines)
+    with pytest.warns(TerrainWarning, match="elevation model|not measured"):
+        series = area_series(tmp_path / "k.zarr", outlines)
     own = series[series["outline"] == KHUMBU]
     assert len(own) == 4
     np.testing.assert_allclose(own["outline_area_km2"], 19.097, rtol=0.002)
