@@ -84,9 +84,9 @@ def sections(options: Options) -> list[Section]:
     found = [_section(bench, options) for bench in _real(options)]
     if options.data is not None and _asked("calving_fronts", options):
         found.append(_fronts(options.data, options))
-    place = options.out / "physics"
+    place, scenes = options.out / "physics", options.out / "scenes"
     if options.data is not None and _asked("variants", options):
-        found.append(variants.variants_section(options.data, place, quick=options.quick, kept=options.kept))
+        found.append(variants.variants_section(options.data, place, scenes, quick=options.quick, kept=options.kept))
     if _asked("simulated", options):
         found.append(_section(simulated(options.out / "scenes", small=options.quick), options))
     if _asked("ablations", options):

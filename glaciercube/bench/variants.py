@@ -13,7 +13,8 @@ from glaciercube.bench.cells import Budget, run_module
 from glaciercube.bench.entrants import Entrant, scratch_contract
 from glaciercube.bench.real_sets import REAL_SETS, TERRAIN
 from glaciercube.bench.report import Section
-from glaciercube.bench.sets import BenchSet
+from glaciercube.bench.sets import BenchSet, Fold
+from glaciercube.bench.simulated_set import simulated
 from glaciercube.models.base import GlacierModule
 from glaciercube.models.contract import Contract
 from glaciercube.models.registry import build_module
@@ -55,6 +56,8 @@ class Trial:
         What is asked.
     bench : str
         Name of a real set.
+    simulated : bool
+        Whether to train on simulated scenes, and score all of the set; else on each of its folds.
     budget : Budget
         Of each variant, fold and seed.
     variants : tuple of Variant
@@ -68,18 +71,27 @@ class Trial:
     budget: Budget
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...] = (1, 2)
+    simulated: bool = False
+
+
+def _residual(seconds: float, size: int, *, simulated: bool = False) -> Trial:
+    on = "simulated scenes" if simulated else "the other years"
+    return Trial(
+        f"optical head as a residual on the band ratio's logit, {seconds:g} s on {on}",
+        "vinciguerra",
+        Budget(seconds=seconds, batch=4, size=size, least_passes=0.0, least_steps=0.0),
+        (Variant("without", parameters={"residual": False}), Variant("with")),
+        simulated=simulated,
+    )
 
 
 #: Relief is elevation against its surroundings; absolute elevation is what carries over to no other range.
 TRIALS: Final = (
+    _residual(20.0, 64),
+    _residual(2.0, 64),
+    _residual(30.0, 128, simulated=True),
     Trial(
-        "optical head as a residual on the band ratio's logit",
-        "vinciguerra",
-        Budget(seconds=20.0, batch=4, size=64, least_passes=0.0, least_steps=0.0),
-        (Variant("without", parameters={"residual": False}), Variant("with")),
-    ),
-    Trial(
-        "elevation: relative to its surroundings, or absolute",
+        "elevation: relative to its surroundings, or absolute, 20 s on the other tiles",
         "debris_hma",
         Budget(seconds=20.0, batch=4, size=128, least_passes=0.0, least_steps=0.0),
         (
@@ -92,7 +104,7 @@ TRIALS: Final = (
 )
 
 
-def variants_section(data: Path, out: Path, *, quick: bool = False, kept: bool = False) -> Section:
+def variants_section(data: Path, out: Path, scenes: Path, *, quick: bool = False, kept: bool = False) -> Section:
     """Train what was not trained before, and compare.
 
     Parameters
@@ -101,26 +113,30 @@ def variants_section(data: Path, out: Path, *, quick: bool = False, kept: bool =
         Folder of the real sets.
     out : Path
         Where cells are kept.
+    scenes : Path
+        Where simulated scenes are.
     quick : bool
         One fold of each set, next to no training.
     kept : bool
         Only what was found before.
     """
-    rows, cells = [], []
+    rows: list[tuple[str, ...]] = []
+    cells: list[dict[str, Any]] = []
+    quickly = {"quick": quick, "kept": kept}
     for trial in TRIALS:
         bench = REAL_SETS[trial.bench](data, small=quick)
-        found = trial_cells(trial, bench, out / "cells", quick=quick, kept=kept)
+        worlds = simulated(scenes, small=quick) if trial.simulated else None
+        found = trial_cells(trial, bench, out / "cells", worlds, **quickly)
         rows += trial_rows(trial, found)
         cells += found
-    budgets = ", ".join(f"{t.bench} {t.budget.seconds:g} s" for t in TRIALS)
     return Section(
         "Physics: priors that a network is built with (real)",
         _HEADS,
         tuple(rows),
         (
             (
-                f"fusion-unet from scratch, with equal processor time for each variant, fold and seed ({budgets}); "
-                "folds, labels and layers are those of the sets above"
+                "fusion-unet from scratch, with equal processor time for each variant, fold and seed; folds, labels "
+                "and layers are those of the sets above, simulated scenes those that the set below trains on"
             ),
             "differences are of the mean IoU over all folds, one for each seed of weights, order and augmentation",
         ),
@@ -129,10 +145,19 @@ def variants_section(data: Path, out: Path, *, quick: bool = False, kept: bool =
 
 
 def trial_cells(
-    trial: Trial, bench: BenchSet, folder: Path, *, quick: bool = False, kept: bool = False
+    trial: Trial,
+    bench: BenchSet,
+    folder: Path,
+    worlds: BenchSet | None = None,
+    *,
+    quick: bool = False,
+    kept: bool = False,
 ) -> list[dict[str, Any]]:
     """Each variant with each seed on each fold, as `glaciercube.bench.cells.run_module`, with ``variant``, ``seed``."""
     folds = list(bench.folds())[-1:] if quick else list(bench.folds())
+    if worlds is not None:
+        train = next(worlds.folds()).train
+        folds = [Fold("trained on simulated scenes", train, bench.chips)]
     budget = replace(trial.budget, seconds=0.3, side=64) if quick else trial.budget
     found = []
     for seed in trial.seeds[:1] if quick else trial.seeds:
