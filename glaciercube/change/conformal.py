@@ -8,6 +8,10 @@ another (hierarchical conformal prediction: Lee, Barber and Willett 2023, arXiv:
 2023, JASA 118:2491; with one glacier per scene it is that of Vovk et al. 2005 and Lei et al. 2018, JASA 113:1094): real
 glaciers are so only as far as the simulation resembles them. The simulated world draws every scene from mountains of
 its own, so that there a scene is a range.
+
+New ranges are not drawn as calibration ranges were. The level of the quantiles is therefore raised until coverage
+holds in the worst case over all shifts within a chi-square ball (Cauchois, Gupta, Ali and Duchi 2020,
+arXiv:2008.04267), whose radius, `Calibration.reserve`, is measured on parts of the scenes that differ from the whole.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ __all__ = [
     "Quantity",
     "error_scale",
     "find_calibration",
+    "raised_level",
     "read_calibrations",
     "scene_correlation",
     "write_calibrations",
@@ -107,6 +112,8 @@ class Calibration:
         What the errors are of.
     correlation : float
         Of the errors of two glaciers of one scene, 0 to 1; 1 where it was not measured.
+    reserve : float
+        Radius of the chi-square ball of shifts in which the level holds, from `measured_reserve`; 0 for none.
     variogram : tuple of (range, sill)
         Ranges in metres and sills of the errors of pixels (`glaciercube.change.correlation.ErrorCorrelation`); empty
         where they were not measured. A range of -1 stands for infinity, which JSON has not.
@@ -125,6 +132,7 @@ class Calibration:
     ranges: tuple[int, ...] = ()
     quantity: Quantity = "area"
     correlation: float = 1.0
+    reserve: float = 0.0
     variogram: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -167,14 +175,14 @@ class Calibration:
         """
         alike = np.digitize(self.shares, SHARE_EDGES) == np.digitize(share, SHARE_EDGES)
         # Rounded, since 1 - 0.9 is not quite 0.1.
-        wanted = round((1 + level) / 2, 9)
+        wanted = round((1 + raised_level(level, self.reserve)) / 2, 9)
         weights, groups = self._weights(alike)
         if weights.sum() < wanted - _ROUNDING:
             # Too few are like it: all glaciers speak.
             alike = np.ones(len(self.shares), bool)
             weights, groups = self._weights(alike)
         if weights.sum() < wanted - _ROUNDING:
-            least = math.ceil(round(2 / (1 - level), 9)) - 1
+            least = math.ceil(round(1 / (1 - wanted), 9)) - 1
             raise ModelError(
                 f"{len(self.scores)} calibration glaciers of {groups} scenes do not carry a {level:.0%} interval",
                 f"calibrate on at least {least} such scenes, or ask for a lower level",
@@ -336,6 +344,30 @@ def scene_correlation(scores: npt.ArrayLike, scenes: npt.ArrayLike) -> float:
     size = (n - float((counts**2).sum()) / n) / (k - 1)
     total = between + (size - 1) * within
     return float(np.clip((between - within) / total, 0.0, 1.0)) if total > 0 else 1.0
+
+
+def raised_level(level: float, reserve: float) -> float:
+    """Level whose coverage is still `level` after the worst shift within a chi-square ball.
+
+    Of a set that holds a share b of the calibration's distribution, every distribution Q with
+    ``sum (dQ - dP)**2 / dP <= reserve`` holds ``b - sqrt(reserve * b * (1 - b))`` or more (Cauchois et al. 2020,
+    arXiv:2008.04267, their g for this divergence); solved for b.
+
+    Parameters
+    ----------
+    level : float
+        Wanted coverage, 0 to 1.
+    reserve : float
+        Radius, 0 or more.
+
+    Returns
+    -------
+    float
+        `level` where the radius is 0, else more.
+    """
+    # (b - level)**2 = reserve * b * (1 - b), the root above the level.
+    a, b, c = 1 + reserve, 2 * level + reserve, level**2
+    return (b + math.sqrt(max(b * b - 4 * a * c, 0.0))) / (2 * a)
 
 
 @cache

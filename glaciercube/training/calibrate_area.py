@@ -2,13 +2,14 @@
 
 ``python -m glaciercube.training.calibrate_area --out FILE --cache FOLDER``. Scenes are of the training world's family
 of generators and of other mountains than any training: 320 places at two to five dates, over 1,000 glaciers. All
-glaciers of a scene count, each by its share of it. ``--draw`` only draws the scenes, which takes most of the time.
+glaciers of a scene count, each by its share of it. Levels are raised by what the worst part of the scenes asks for
+(`glaciercube.training.reserve`). ``--draw`` only draws the scenes, which takes most of the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -16,14 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from glaciercube.change import Calibration, fit_correlation, read_calibrations, scene_correlation, write_calibrations
+from glaciercube.change.conformal import Quantity, raised_level
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.area_errors import AreaError, Maps, area_errors, maps_of, modalities_of, without
+from glaciercube.training.reserve import shortfalls, traits_of, worst
 from glaciercube.training.simulated import simulated_chips
 
-__all__ = ["FAMILY", "FIRST_SEED", "MAIN", "OTHERS", "Measured", "calibrations", "draw_chips", "measure"]
+__all__ = ["FAMILY", "FIRST_SEED", "MAIN", "OTHERS", "Measured", "calibrations", "draw_chips", "measure", "reserves"]
 
 #: Seeds of calibration scenes; training, tests and the demonstration use others.
 FIRST_SEED = 4_000_000
@@ -38,7 +41,7 @@ OTHERS: Sequence[tuple[str, ...]] = (
     ("layers", "dem"),
     ("layers", "sentinel-2"),
 )
-MODELS = ("fusion-unet", "band-ratio", "ndsi")
+MODELS = ("fusion-unet", "fusion-unet-time", "band-ratio", "ndsi")
 _FIRST_YEAR, _LAST_YEAR = 2016, 2024
 # Scenes whose pixels the correlation is fitted to.
 _PIXEL_SCENES = 80
@@ -53,6 +56,7 @@ class Measured:
     modalities: tuple[str, ...]
     errors: list[AreaError]
     pixels: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], float]]
+    traits: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def draw_chips(first: int, count: int, folder: Path, *, family: str = FAMILY, workers: int = 1) -> Iterator[Chip]:
@@ -81,6 +85,7 @@ def measure(
     """Errors of models with several sets of inputs, on chips that are read once."""
     found: dict[tuple[str, tuple[str, ...]], Measured] = {}
     for order, chip in enumerate(chips):
+        traits = traits_of(chip)
         for model in models:
             done: set[tuple[str, ...]] = set()
             for missing in (*subsets, *(others if order % 3 == 0 else ())):
@@ -94,13 +99,41 @@ def measure(
                 entry = found.setdefault(key, Measured(model, modalities, [], []))
                 # The same glaciers, dates and years for every model and set of inputs.
                 entry.errors.extend(area_errors(chip, maps, np.random.default_rng([FIRST_SEED, order])))
+                entry.traits[chip.place or chip.name] = traits
                 if len(entry.pixels) < _PIXEL_SCENES and missing in subsets:
                     entry.pixels.extend(_within_outlines(maps, chip))
     return list(found.values())
 
 
-def calibrations(measured: Iterable[Measured], *, family: str = FAMILY) -> Iterator[Calibration]:
+def reserves(measured: Iterable[Measured]) -> dict[str, tuple[float, str]]:
+    """By the model's hash: the reserve for places unlike the scenes, and the part of the scenes that asks for it.
+
+    Of all kinds of area and change together, and of those sets of inputs that were measured on every scene.
+    """
+    found: dict[str, list[Measured]] = {}
+    for entry in measured:
+        found.setdefault(entry.model.hash, []).append(entry)
+    return {
+        key: worst(
+            shortfalls(errors, entry.traits)
+            for entry in entries
+            if len(entry.traits) == max(len(one.traits) for one in entries)
+            for errors in _by_kind(entry).values()
+        )
+        for key, entries in found.items()
+    }
+
+
+def _by_kind(entry: Measured) -> dict[tuple[Quantity, str], list[AreaError]]:
+    kinds: dict[tuple[Quantity, str], list[AreaError]] = {}
+    for error in entry.errors:
+        kinds.setdefault((error.quantity, error.every), []).append(error)
+    return dict(sorted(kinds.items()))
+
+
+def calibrations(measured: Sequence[Measured], *, family: str = FAMILY) -> Iterator[Calibration]:
     """Calibrations of what was measured, one for each kind of area and of change."""
+    reserve = {key: round(radius, 5) for key, (radius, _) in reserves(measured).items()}
     for entry in measured:
         correlation = fit_correlation(entry.pixels) if entry.pixels else None
         variogram = (
@@ -111,9 +144,7 @@ def calibrations(measured: Iterable[Measured], *, family: str = FAMILY) -> Itera
             if correlation
             else ()
         )
-        kinds = sorted({(error.quantity, error.every) for error in entry.errors})
-        for quantity, every in kinds:
-            mine = [error for error in entry.errors if (error.quantity, error.every) == (quantity, every)]
+        for (quantity, every), mine in _by_kind(entry).items():
             numbers: Mapping[str, int] = {name: i for i, name in enumerate(dict.fromkeys(e.scene for e in mine))}
             scenes = tuple(numbers[error.scene] for error in mine)
             scores = tuple(float(error.score) for error in mine)
@@ -128,6 +159,7 @@ def calibrations(measured: Iterable[Measured], *, family: str = FAMILY) -> Itera
                 scenes=scenes,
                 quantity=quantity,
                 correlation=round(scene_correlation(scores, scenes), 4),
+                reserve=reserve[entry.model.hash],
                 variogram=variogram if quantity == "area" else (),
                 reflectance="either",
             )
@@ -161,6 +193,9 @@ def main(*, out: Path | None, cache: Path, models: tuple[str, ...], scenes: int,
     loaded = [load_model(name) for name in models]
     measured = measure(loaded, tqdm(chips, total=scenes, desc="calibrating", unit="scene"))
     made = list(calibrations(measured))
+    for model in loaded:
+        radius, part = reserves(measured)[model.hash]
+        click.echo(f"{model.contract.name}: 90 % is read at {raised_level(0.9, radius):.1%} (worst part: {part})")
     names = {one.model for one in made}
     kept = [one for one in read_calibrations(out) if one.model not in names] if out.is_file() else []
     write_calibrations([*kept, *made], out)

@@ -2,16 +2,19 @@
 
 ``python -m glaciercube.training.coverage --cache FOLDER --out FILE``. 500 scenes of the other family of generators,
 of which one glacier each is drawn, so that the glaciers are independent and the count of those inside their 90%
-interval is binomial.
+interval is binomial. The last check of the shipped intervals is kept in ``docs/coverage.json``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -25,7 +28,7 @@ from glaciercube.models.chips import Chip
 from glaciercube.training.area_errors import AreaError, Maps, area_errors, maps_of, modalities_of, without
 from glaciercube.training.calibrate_area import MAIN, MODELS, draw_chips
 
-__all__ = ["FAMILY", "FIRST_SEED", "Coverage", "check", "coverage"]
+__all__ = ["FAMILY", "FIRST_SEED", "Coverage", "calibration_hash", "check", "coverage", "table"]
 
 #: Seeds of the check, chosen before any of it was drawn.
 FIRST_SEED = 5_000_000
@@ -42,8 +45,10 @@ class Coverage:
 
     Attributes
     ----------
-    model : str
-        Name.
+    model, model_hash : str
+        Which model.
+    calibration : str
+        Fingerprint of the calibration, see `calibration_hash`.
     modalities : tuple of str
         Inputs.
     quantity, every : str
@@ -66,6 +71,8 @@ class Coverage:
     """
 
     model: str
+    model_hash: str
+    calibration: str
     modalities: tuple[str, ...]
     quantity: str
     every: str
@@ -116,14 +123,14 @@ def check(
                 )
             drawn = errors[int(np.random.default_rng([FIRST_SEED, order, 1]).integers(len(errors)))]
             held.setdefault((quantity, every), []).append(_hold(calibration, drawn, chip, maps, level))
-    for (quantity, every), each in held.items():
-        yield coverage(model.contract.name, modalities, quantity, every, each, level)
+    for (_, every), each in held.items():
+        used = find_calibration(model.hash, modalities, every, each[0].error.quantity, path=path)
+        if used is not None:
+            yield coverage(used, each, level)
 
 
-def coverage(
-    model: str, modalities: tuple[str, ...], quantity: str, every: str, held: Sequence[_Held], level: float = LEVEL
-) -> Coverage:
-    """Sum up glaciers that were held against their intervals."""
+def coverage(used: Calibration, held: Sequence[_Held], level: float = LEVEL) -> Coverage:
+    """Sum up glaciers that were held against the intervals of a calibration."""
     from scipy.stats import binomtest
 
     below = sum(one.error.true < one.low for one in held)
@@ -137,10 +144,12 @@ def coverage(
         errors = [abs(one.error.true - one.error.said) / one.error.outline for one in here]
         sizes[f"{low:g}-{high:g} km2"] = (len(here), good, round(float(np.mean(errors)), 4) if here else float("nan"))
     return Coverage(
-        model=model,
-        modalities=modalities,
-        quantity=quantity,
-        every=every,
+        model=used.model,
+        model_hash=used.model_hash,
+        calibration=calibration_hash(used),
+        modalities=used.modalities,
+        quantity=used.quantity,
+        every=used.every,
         glaciers=len(held),
         inside=inside,
         below=below,
@@ -151,6 +160,47 @@ def coverage(
         independent=float(np.sqrt(np.mean(alone**2))),
         sizes=sizes,
     )
+
+
+def calibration_hash(one: Calibration) -> str:
+    """Fingerprint of what an interval is made of: the errors, their groups, and the reserve."""
+    scores, shares = ([round(value, 4) for value in values] for values in (one.scores, one.shares))
+    text = json.dumps([scores, shares, one.scenes, one.ranges, one.reserve])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows of a record as Markdown."""
+    lines = [
+        "| model, inputs | 90 % interval of | inside | coverage | binomial p | true below, above | median width |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        kind = f"{row['quantity']}, {'a year' if row['every'] == 'year' else 'a date'}"
+        kind = kind if row["quantity"] == "area" else kind.replace("a year", "two years").replace("a date", "two dates")
+        lines.append(
+            f"| `{row['model']}`, {_inputs(row['modalities'])} | {kind} | {row['inside']} of {row['glaciers']} | "
+            f"{row['inside'] / row['glaciers']:.3f} | {row['p_value']:.2g} | {row['below']}, {row['above']} | "
+            f"{row['width']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _inputs(modalities: Sequence[str]) -> str:
+    if list(modalities) == ["optical"]:
+        return "optical"
+    return "all" if "radar" in modalities else "no radar"
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value
 
 
 def _hold(calibration: Calibration, error: AreaError, chip: Chip, maps: Maps, level: float) -> _Held:
@@ -208,15 +258,15 @@ def main(
                 continue
             done.add((model.hash, found[0].modalities))
             rows += found
-            for one in found:
-                click.echo(
-                    f"{one.model} {'+'.join(one.modalities)} {one.quantity} every {one.every}: {one.inside} of "
-                    f"{one.glaciers} ({one.inside / one.glaciers:.3f}), p {one.p_value:.3g}, median width "
-                    f"{one.width:.3f} of the outline; error over deviation {one.spread:.2f} "
-                    f"(independent pixels {one.independent:.1f})"
-                )
+            click.echo(table(_plain(asdict(one)) for one in found))
     if out is not None:
-        out.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
+        record = {
+            "family": family,
+            "seeds": [FIRST_SEED, FIRST_SEED + scenes],
+            "level": LEVEL,
+            "rows": [_plain(asdict(one)) for one in rows],
+        }
+        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
