@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from glaciercube.bench.corrections import CORRECTIONS, SEEDS, correction_scores, scene_options
+from glaciercube.bench.keeping import keep
 from glaciercube.bench.priors import SEEDS as SERIES_SEEDS
 from glaciercube.bench.priors import event_chip, ice_of, interval, prior_scores
 from glaciercube.bench.report import Section
-from glaciercube.bench.retreat import FAMILIES, LOSS, MEASURES, loss_options, retreat_rows, verdict
+from glaciercube.bench.retreat import FAMILIES, LOSS, MEASURES, SCENES, loss_options, shares_of
 from glaciercube.bench.retreat import SEEDS as RETREAT_SEEDS
 from glaciercube.change.priors import PriorOptions
 from glaciercube.change.terrain import WANTED
@@ -29,7 +28,6 @@ __all__ = ["change_section", "corrections_section", "sections", "terrain_section
 
 Record: TypeAlias = dict[str, Any]
 
-_FORMAT: Final = 2
 _EVENTS: Final = ("", "surge", "calving", "collapse")
 _PAIRS: Final = (("hit", "either"), ("area_error", "area"), ("told", "event"))
 
@@ -67,19 +65,12 @@ def sections(
 
 def terrain_section(models: Sequence[Model], families: Sequence[str], out: Path, *, quick: bool, kept: bool) -> Section:
     """What terrain does to the detection of retreat."""
-    size, count = (48, 1) if quick else (128, 60)
+    size, count = (48, 1) if quick else (128, SCENES)
     rows: list[tuple[str, ...]] = []
     record: Record = {}
     for model in models:
         for family in families:
-            options = loss_options(family, size=size)
-
-            def measure(model: Model = model, options: SequenceOptions = options) -> Record:
-                seeds = [RETREAT_SEEDS[n] for n in range(count)]
-                found = verdict(retreat_rows(model, seeds, options, out / "scenes"))
-                return {terrain: dict(shares) for terrain, shares in found.items()}
-
-            found = _kept(out, ("retreat", model.hash, options, count), measure, kept=kept)
+            found = shares_of(model, loss_options(family, size=size), out, scenes=count, kept=kept)
             record[f"{model.contract.name}, {family}"] = found
             for terrain, shares in found.items():
                 cells = [_cell(shares[name]) for name in MEASURES]
@@ -124,7 +115,7 @@ def change_section(model: Model, families: Sequence[str], out: Path, *, quick: b
             return _prior(model, simulated_chips(seeds, options, folder=out / "scenes", progress=False))
 
         asked = ("prior", model.hash, options, count, PriorOptions())
-        record[family] = found = _kept(out, asked, measure, kept=kept)
+        record[family] = found = keep(out, asked, measure, kept=kept)
         for event, shown in found.items():
             for name, values in shown.items():
                 sign = "+" if name == "difference" else ""
@@ -186,7 +177,7 @@ def corrections_section(model: Model, families: Sequence[str], out: Path, *, qui
                 for title in CORRECTIONS
             }
 
-        record[family] = found = _kept(out, ("corrections", model.hash, options, count), measure, kept=kept)
+        record[family] = found = keep(out, ("corrections", model.hash, options, count), measure, kept=kept)
         for title, values in found.items():
             cells = (_cell(values[name], "+" if name == "difference" else "") for name in values)
             rows.append((title, family, *cells))
@@ -207,21 +198,6 @@ def corrections_section(model: Model, families: Sequence[str], out: Path, *, qui
         ),
         record,
     )
-
-
-def _kept(out: Path, asked: tuple[Any, ...], measure: Callable[[], Record], *, kept: bool) -> Record:
-    """An answer from its file, measured if it is not there and may be."""
-    digest = hashlib.sha256(repr((_FORMAT, *asked)).encode()).hexdigest()[:24]
-    path = out / "cells" / f"physics-{asked[0]}-{digest}.json"
-    if not path.is_file():
-        if kept:
-            return {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(measure(), indent=1), encoding="utf-8")
-        part.replace(path)
-    found: Record = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _cell(value: Any, sign: str = "") -> str:

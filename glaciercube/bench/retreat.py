@@ -7,16 +7,17 @@ both. The elevation model is of the last date (fresh), of the first (stale) or k
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
+from glaciercube.bench.keeping import keep
 from glaciercube.bench.priors import ice_of, interval
 from glaciercube.change.terrain import RECORDS, TERRAIN_VARIABLES, Share, TerrainRecord, write_terrain_record
 from glaciercube.evaluation.predict import ice_labels, predict_chip
@@ -30,12 +31,14 @@ __all__ = [
     "FAMILIES",
     "LOSS",
     "MEASURES",
+    "SCENES",
     "Seen",
     "loss_options",
     "loss_scores",
     "record_of",
     "retreat_rows",
     "seen_by",
+    "shares_of",
     "static_modalities",
     "verdict",
 ]
@@ -48,6 +51,8 @@ SEEDS: Final = range(6_200_000, 6_210_000)
 FAMILIES: Final = ("a", "b")
 #: Share of the ice that goes.
 LOSS: Final = 0.3
+#: Pairs of dates in each family.
+SCENES: Final = 60
 #: Shares: of which sums of `loss_scores`.
 MEASURES: Final = {
     "detected": ("detected", "ice_before"),
@@ -64,9 +69,9 @@ def static_modalities(model: Model) -> tuple[str, ...]:
     return tuple(m.name for m in model.contract.modalities if set(m.variables) & set(TERRAIN_VARIABLES))
 
 
-def loss_options(family: str = "a", *, size: int = 128, loss: float = LOSS, cloud: float = 0.0) -> SequenceOptions:
-    """Pairs of dates, 6 to 12 years apart, between which ice goes."""
-    return SequenceOptions(size=size, resolution=20.0, dates=2, loss=loss, cloud_cover=cloud, gaps=False, family=family)
+def loss_options(family: str = "a", *, size: int = 128) -> SequenceOptions:
+    """Pairs of dates, 6 to 12 years apart, between which ice goes, without clouds."""
+    return SequenceOptions(size=size, resolution=20.0, dates=2, loss=LOSS, cloud_cover=0.0, gaps=False, family=family)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,16 +210,35 @@ def verdict(rows: pd.DataFrame) -> dict[str, dict[str, Share]]:
     return found
 
 
-def record_of(model: Model, rows: dict[str, pd.DataFrame], loss: float) -> TerrainRecord:
-    """What `glaciercube.change` is to know of a model, from its rows by family."""
-    return TerrainRecord(
-        model=model.contract.name,
-        model_hash=model.hash,
-        modalities=static_modalities(model),
-        loss=loss,
-        scenes=min(int(part["seed"].nunique()) for part in rows.values()),
-        shares={family: _rounded(verdict(part)) for family, part in rows.items()},
-    )
+def shares_of(
+    model: Model, options: SequenceOptions, out: Path, *, scenes: int = SCENES, kept: bool = False
+) -> dict[str, dict[str, Share]]:
+    """`verdict` on the first seeds, measured or read from where it was kept.
+
+    Parameters
+    ----------
+    model : Model
+        As of `retreat_rows`.
+    options : SequenceOptions
+        Of the pairs.
+    out : Path
+        Where scenes and answers are kept.
+    scenes : int
+        Pairs of dates.
+    kept : bool
+        Only what was measured before; empty if nothing was.
+    """
+
+    def measure() -> dict[str, Any]:
+        return _rounded(verdict(retreat_rows(model, [SEEDS[n] for n in range(scenes)], options, out / "scenes")))
+
+    found = keep(out, ("retreat", model.hash, options, scenes), measure, kept=kept)
+    return {terrain: {name: tuple(share) for name, share in shares.items()} for terrain, shares in found.items()}
+
+
+def record_of(model: Model, shares: Mapping[str, Mapping[str, Mapping[str, Share]]], scenes: int) -> TerrainRecord:
+    """What `glaciercube.change` is to know of a model, from its shares by family."""
+    return TerrainRecord(model.contract.name, model.hash, static_modalities(model), LOSS, scenes, shares)
 
 
 def _rounded(found: dict[str, dict[str, Share]]) -> dict[str, dict[str, Share]]:
@@ -225,29 +249,21 @@ def _rounded(found: dict[str, dict[str, Share]]) -> dict[str, dict[str, Share]]:
 
 
 def main() -> None:
-    """Draw, predict, print a table."""
+    """Draw, predict, print a table; keep the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="fusion-unet")
-    parser.add_argument("--families", default="a,b", help="of the simulated world, with commas between")
-    parser.add_argument("--scenes", type=int, default=60)
-    parser.add_argument("--loss", type=float, default=LOSS)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--cloud", type=float, default=0.0)
-    parser.add_argument("--skip", type=int, default=0, help="seeds to pass over")
-    parser.add_argument("--folder", type=Path, default=Path("chips"))
+    parser.add_argument("--scenes", type=int, default=SCENES)
+    parser.add_argument("--out", type=Path, default=Path("out/benchmark/physics"), help="where scenes and answers go")
     parser.add_argument("--record", action="store_true", help="keep the verdict for glaciercube.change")
     given = parser.parse_args()
-    model, seeds = load_model(given.model), [SEEDS[given.skip + n] for n in range(given.scenes)]
-    found = {}
-    for family in given.families.split(","):
-        options = loss_options(family, size=given.size, loss=given.loss, cloud=given.cloud)
-        found[family] = retreat_rows(model, seeds, options, given.folder)
+    model = load_model(given.model)
+    found = {family: shares_of(model, loss_options(family), given.out, scenes=given.scenes) for family in FAMILIES}
     if given.record:
-        write_terrain_record(record_of(model, found, given.loss), RECORDS)
+        write_terrain_record(record_of(model, found, given.scenes), RECORDS)
     heads = ("family", "terrain", *MEASURES)
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for family, rows in found.items():
-        for terrain, shares in verdict(rows).items():
+    for family, by_terrain in found.items():
+        for terrain, shares in by_terrain.items():
             cells = [f"{a:.3f} ({b:.3f} to {c:.3f})" for a, b, c in shares.values()]
             lines.append(f"| {family} | {terrain} | {' | '.join(cells)} |")
     print("\n".join(lines))  # noqa: T201
