@@ -11,6 +11,7 @@ from glaciercube.change.fronts import (
     FrontOptions,
     class_outputs,
     find_fronts,
+    front_between,
     front_frame,
     front_of_edge,
     front_of_zones,
@@ -200,6 +201,34 @@ def test_where_no_front_is_probable_none_is_found() -> None:
         FrontOptions(threshold=0.0)
     with pytest.raises(ModelError, match="no front can be read"):
         find_fronts({"glacier": probability, "land": 1 - probability}, 50.0)
+
+
+def test_between_given_sides_the_front_goes_from_one_to_the_other() -> None:
+    probability, drawn = bent_front(slice(45, 52))
+    probability[60:64, 20:24] = 0.8
+    first, second = np.zeros((2, *probability.shape), bool)
+    first[:, 4], second[:, 93] = True, True
+    found = front_between(probability, first, second)
+    assert (found[0, 1], found[-1, 1]) == (4, 93)
+    assert nearest_distances(found[(found[:, 1] >= 10) & (found[:, 1] < 90)], drawn).mean() < 1.0
+    assert not len(front_between(probability * 0.2, first, second))
+    with pytest.raises(ModelError, match="side"):
+        front_between(probability, first, np.zeros_like(first))
+
+
+def test_errors_between_given_sides_leave_out_what_is_near_them() -> None:
+    drawn = line(20, 10, 90)
+    # Five rows off up to 8 pixels from the sides, one off between.
+    columns = np.arange(10, 90)
+    found = np.stack([np.where((columns < 18) | (columns > 81), 25, 21), columns], axis=1)
+    sides = np.array([(row, column) for row in range(40) for column in (10, 89)])
+    case = FrontCase("one", np.zeros((0, 2), int), drawn, 50.0, {}, found, sides)
+    score = score_fronts([case, FrontCase("two", drawn, drawn, 50.0)], resamples=100)
+    assert score.between_px == pytest.approx(1.0, abs=0.01)
+    assert score.between_m == pytest.approx(50.0, abs=0.5)
+    assert (score.images, score.missing, score.paired_px) == (2, 1, 0.0)  # without help, none in the first
+    with pytest.raises(ModelError, match="give both"):
+        FrontCase("one", found, drawn, 50.0, between=found)
 
 
 def zones() -> dict[str, np.ndarray]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from glaciercube.bench import fronts
 from glaciercube.bench.front_set import TRAIN, drawn_front, front_chips, sides_of, stretched
 from glaciercube.bench.front_training import Recipe, train
-from glaciercube.bench.fronts import ENTRANTS, front_maps, section
+from glaciercube.bench.fronts import ENTRANTS, front_map, section
 from glaciercube.errors import ConfigError
 from glaciercube.models.architectures.front_unet import FrontUNet
 from glaciercube.models.base import Model
@@ -108,7 +109,7 @@ def small_training(folder: Path, steps: int) -> tuple[list[float], np.ndarray]:
     losses: list[float] = []
     trained = train(FrontUNet(contract), contract, chips, recipe, lambda _, loss: losses.append(loss))
     assert trained.steps == steps == len(losses)
-    return losses, front_maps([Model.from_module(contract, trained.module)], chips[0], scales=(1.0,))
+    return losses, front_map(Model.from_module(contract, trained.module), chips[0])
 
 
 def test_training_learns_where_the_front_is(folder: Path) -> None:
@@ -124,22 +125,29 @@ def test_training_repeats_itself(folder: Path) -> None:
     np.testing.assert_array_equal(before, after)
 
 
-def test_rows_are_made_once_and_models_are_kept(folder: Path, tmp_path: Path) -> None:
+def test_rows_are_made_once_and_models_are_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = section(folder, tmp_path, seconds=1.0, quick=True, models=("front-unet",))
     cell = first.record["cells"][0]
     assert [row[0] for row in first.rows] == [
         "front-unet",
+        "front-unet, one training, seen once",
         "HED-UNet",
         "AMD-HookNet",
         "U-Net of Mohajerani et al. (2019)",
         "second hand, Mohajerani et al. (2019)",
     ]
     assert all(len(row) == len(first.columns) for row in first.rows)
-    assert "not trained" in first.rows[1][1]
+    assert "not trained" in first.rows[2][1]
+    assert cell["seconds_per_megapixel"] > 3 * cell["once"]["seconds_per_megapixel"]  # of six views
     assert cell["steps"] == 1
     assert list(cell["fronts"]) == ["LC08_233013_20140821"]  # of the test folder alone
-    (kept,) = [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert load_model(kept).contract.classes == SIDES
+    (kept,) = [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "trainings"]
+    model = load_model(kept)  # what was scored: all views
+    assert (model.contract.classes, model.contract.architecture) == (SIDES, "views")
     again = section(folder, tmp_path, seconds=1.0, quick=True, models=("front-unet",))
     assert again.record["cells"][0]["seconds"] == cell["seconds"]
+    monkeypatch.setattr(fronts, "seconds_per_megapixel", lambda _: 0.0)
+    next(tmp_path.glob("*.json")).unlink()  # scored anew, and not trained anew
+    anew = section(folder, tmp_path, seconds=1.0, quick=True, models=("front-unet",)).record["cells"][0]
+    assert (anew["seconds"], anew["fronts"]) == (cell["seconds"], cell["fronts"])
     assert not section(None, tmp_path, seconds=1.0).record["cells"]

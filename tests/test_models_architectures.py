@@ -27,7 +27,7 @@ from glaciercube.models.program import export_model
 from glaciercube.models.registry import ARCHITECTURES, build_module
 
 # Rules, and what is made of other models.
-OTHERS = {"band-ratio", "ndsi", "identity", "ensemble", "mc-dropout"}
+OTHERS = {"band-ratio", "ndsi", "identity", "ensemble", "mc-dropout", "views"}
 NAMES = tuple(SMALL)
 RGB = (Modality("optical", ("red", "green", "blue")),)
 MILLION = 1e6

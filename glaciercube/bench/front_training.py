@@ -32,7 +32,7 @@ __all__ = ["RARITY", "Recipe", "Trained", "train"]
 #: Weight of the front's pixels where it is learned alone: by how much rarer they are, as Mohajerani et al. have it.
 RARITY = 241.15
 #: Distances to the front are told up to this many pixels.
-_FAR = 20.0
+_FAR = 40.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Recipe:
         Weights of the line, of pixels within 15 of it, and of what lies beside the front's ends, against 1.
     bend : float
         Standard deviation in pixels of the random bends.
+    belt : float
+        Share of crops in which the sea at the front is made as bright as the ice, or brighter, as melange under snow.
     average : float
         The averaged weights, which are the result, take 1 / `average` of each step's.
     seed : int
@@ -74,8 +76,9 @@ class Recipe:
     sigma: float = 1.5
     front: float = 10.0
     near: float = 2.0
-    beside: float = 0.2
+    beside: float = 0.5
     bend: float = 4.0
+    belt: float = 0.4
     average: float = 100.0
     seed: int = 0
 
@@ -150,7 +153,7 @@ def train(
                 recipe.rate * min(1.0, (step + 1) / recipe.warm) * (0.5 + 0.5 * math.cos(math.pi * done) + 1e-3)
             )
         which = rng.choice(len(chips), recipe.batch, p=share / share.sum())
-        batch = _light(_crops(layers[which], [lines[k] for k in which], recipe, rng), rng)
+        batch = _light(_belted(_crops(layers[which], [lines[k] for k in which], recipe, rng), recipe, rng), rng)
         loss = _loss(module, contract, batch, recipe)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -222,6 +225,21 @@ def _crops(layers: Tensor, lines: Sequence[np.ndarray], recipe: Recipe, rng: np.
         (found[:, 3] > 0.5).float(),
         found[:, 4] * (inside & (found[:, 1] > 0.99)),
     )
+
+
+def _belted(batch: _Batch, recipe: Recipe, rng: np.random.Generator) -> _Batch:
+    """Crops of which some have a belt of melange before the front, in which no step of brightness marks it."""
+    count = len(batch.image)
+    known, near = torch.isfinite(batch.image), (1.0 - batch.distance / _FAR).clamp(min=0.0)
+    inland = batch.inland * (near > 0) * known
+    sea = (1.0 - batch.inland) * (near > 0) * known
+    grey = torch.nan_to_num(batch.image)
+    ice, water = ((grey * part).sum((1, 2)) / part.sum((1, 2)).clamp(min=1.0) for part in (inland, sea))
+    strength = torch.from_numpy((rng.random(count) < recipe.belt) * rng.uniform(0.3, 1.3, count)).float()
+    signed = torch.where(batch.inland > 0.5, -batch.distance, batch.distance)
+    # Some pixels wide, since the drawn line is not exact; it fades away from the front.
+    belt = torch.sigmoid(signed / 1.5) * near.sqrt()
+    return batch._replace(image=batch.image + (strength * (ice - water))[:, None, None] * belt)
 
 
 def _light(batch: _Batch, rng: np.random.Generator) -> _Batch:

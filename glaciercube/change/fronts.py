@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from glaciercube.change.paths import Path, cheapest_path, longest_path, path_length
+from glaciercube.change.paths import Path, cheapest_path, crossing_path, longest_path, path_length
 from glaciercube.errors import ModelError, require
 from glaciercube.models.contract import Contract
 
@@ -28,6 +28,7 @@ __all__ = [
     "FrontOptions",
     "class_outputs",
     "find_fronts",
+    "front_between",
     "front_frame",
     "front_of_edge",
     "front_of_zones",
@@ -46,7 +47,8 @@ class FrontOptions:
     Attributes
     ----------
     threshold : float
-        Probability of ``front`` above which a pixel may be of the line, and by which the line ends.
+        Probability of ``front`` above which a pixel may be of the line, and by which the line ends. Between given sides
+        one pixel above it is enough.
     gap : float
         Metres over which pieces of one line are joined, along whatever probability there is between them.
     share : float
@@ -139,6 +141,43 @@ def front_of_edge(probability: FloatArray, resolution: float, options: FrontOpti
     return line if path_length(line) * resolution > options.shortest else np.zeros((0, 2), np.int64)
 
 
+def front_between(
+    probability: FloatArray, first: BoolArray, second: BoolArray, options: FrontOptions | None = None
+) -> Path:
+    """The front from one side of the fjord to the other, where these are known.
+
+    The cheapest path (cost 1 / (p^2 + 0.01)) from any pixel of one side to any of the other, as Mohajerani et al.
+    (2019, doi:10.3390/rs11010074) seek it.
+
+    Parameters
+    ----------
+    probability : (y, x) floating
+        Of the class ``front``; NaN is 0.
+    first, second : (y, x) bool
+        The sides, such as rasterised lines along the walls of the fjord.
+    options : FrontOptions, optional
+        The threshold.
+
+    Returns
+    -------
+    (point, 2) int64
+        Rows and columns in order; empty if no pixel is above the threshold.
+
+    Raises
+    ------
+    ModelError
+        If a side has no pixel.
+    """
+    options = options or FrontOptions()
+    if not (first.any() and second.any()):
+        raise ModelError("a side of the fjord has no pixel in the image", "give two sides that cross it")
+    values = np.nan_to_num(np.asarray(probability, np.float64))
+    if not (values > options.threshold).any():
+        return np.zeros((0, 2), np.int64)
+    # Squared: the way to the sides leads through little, and must not be cut short across the ice.
+    return crossing_path(1.0 / (np.square(values) + 0.01), first, second)
+
+
 def _joined(
     parts: npt.NDArray[np.integer], values: FloatArray, cost: FloatArray, options: FrontOptions, gap: float
 ) -> BoolArray:
@@ -147,13 +186,16 @@ def _joined(
     worth[0] = 0.0
     largest = int(worth.argmax())
     used: BoolArray = parts == largest
-    left = set(np.flatnonzero(worth >= options.share * worth[largest]).tolist()) - {largest, 0}
-    while left:
-        distance, nearest = ndimage.distance_transform_edt(~used, return_indices=True)
-        away = {part: float(ndimage.minimum(distance, parts, part)) for part in left}
-        part = min(away, key=lambda key: away[key])
-        left.discard(part)
-        if away[part] > min(gap, worth[part]):
+    left = np.flatnonzero((worth >= options.share * worth[largest]) & (worth > 0))
+    left = left[left != largest]
+    distance, nearest = ndimage.distance_transform_edt(~used, return_indices=True)
+    while len(left):
+        away = np.asarray(ndimage.minimum(distance, parts, left))
+        part, apart = int(left[away.argmin()]), float(away.min())
+        left = left[left != part]
+        if apart > gap:  # and so are all others
+            break
+        if apart > worth[part]:
             continue
         where = np.argwhere(parts == part)
         row, column = (int(v) for v in where[distance[tuple(where.T)].argmin()])
@@ -161,6 +203,7 @@ def _joined(
         bridge = _bridge(cost, (row, column), end)
         used = used | (parts == part)
         used[tuple(bridge.T)] = True
+        distance, nearest = ndimage.distance_transform_edt(~used, return_indices=True)
     return used
 
 

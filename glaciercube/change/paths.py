@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 
-__all__ = ["cheapest_path", "longest_path", "path_length"]
+__all__ = ["cheapest_path", "crossing_path", "longest_path", "path_length"]
 
 Path = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -40,6 +40,29 @@ def cheapest_path(
     if not np.isfinite(cost_to[number[end]]):
         return np.zeros((0, 2), np.int64)
     return _followed(places, before, int(number[end]))
+
+
+def crossing_path(cost: npt.NDArray[np.floating], first: BoolArray, second: BoolArray) -> Path:
+    """Path of the least cost from any pixel of one side to any of the other, through eight neighbours.
+
+    Parameters
+    ----------
+    cost : (y, x) floating
+        As `cheapest_path`.
+    first, second : (y, x) bool
+        The two sides, neither empty.
+
+    Returns
+    -------
+    (point, 2) int64
+        Rows and columns from the first side to the second.
+    """
+    graph, places = _graph(np.ones(cost.shape, bool), cost)
+    cost_to, before, _ = dijkstra(
+        graph, directed=False, indices=np.flatnonzero(first), return_predecessors=True, min_only=True
+    )
+    ends = np.flatnonzero(second)
+    return _followed(places, before, int(ends[cost_to[ends].argmin()]))
 
 
 def longest_path(mask: BoolArray, cost: npt.NDArray[np.floating]) -> Path:

@@ -3,7 +3,8 @@
 The mean distance error is that of the CaFFe benchmark (Gourmelon et al. 2022, doi:10.5194/essd-14-4287-2022): over
 all images with a found front, from every pixel of either line to the nearest of the other, and the mean of all these
 distances; images without a front are counted beside it. `paired_distances` is the error of Mohajerani et al. (2019,
-doi:10.3390/rs11010074), who walk both lines at the same pace: at no point is it less than the way to the nearest.
+doi:10.3390/rs11010074), who walk both lines at the same pace: at no point is it less than the way to the nearest. They
+give the sides of the fjord, seek the line from one to the other, and leave out what is near them: `FrontCase.between`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class FrontCase:
         Pixel size in metres.
     groups : mapping of str to str
         By what the error is broken down, such as glacier, season, sensor and resolution.
+    between : (point, 2) or empty, optional
+        The front that was found from side to side of the fjord, with the sides given.
+    sides : (point, 2), optional
+        Rows and columns of these sides.
     """
 
     name: str
@@ -46,10 +51,14 @@ class FrontCase:
     drawn: Line
     resolution: float
     groups: Mapping[str, str] = field(default_factory=dict)
+    between: Line | None = None
+    sides: Line | None = None
 
     def __post_init__(self) -> None:
         if not len(self.drawn):
             raise ModelError(f"image {self.name!r} has no drawn front", "score images whose front is known")
+        if (self.between is None) != (self.sides is None):
+            raise ModelError(f"image {self.name!r} has a front from side to side, or sides, alone", "give both")
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,10 @@ class FrontScore:
         Mean of `paired_distances`, each image with the same weight.
     paired_interval_px : (float, float)
         Bootstrap interval of it.
+    between_m, between_px : float
+        The same of lines from side to side of the fjord, over the images that have one; NaN where none has.
+    between_interval_px : (float, float)
+        Bootstrap interval of it.
     level : float
         Of the intervals.
     groups : mapping of str to mapping of str to FrontScore
@@ -83,6 +96,9 @@ class FrontScore:
     paired_m: float
     paired_px: float
     paired_interval_px: tuple[float, float]
+    between_m: float
+    between_px: float
+    between_interval_px: tuple[float, float]
     level: float
     groups: Mapping[str, Mapping[str, FrontScore]] = field(default_factory=dict)
 
@@ -104,7 +120,9 @@ def nearest_distances(found: Line, drawn: Line) -> FloatArray:
     return np.concatenate([cKDTree(b).query(a)[0], cKDTree(a).query(b)[0]])
 
 
-def paired_distances(found: Line, drawn: Line, *, cut: float = 0.0, points: int = 1000) -> FloatArray:
+def paired_distances(
+    found: Line, drawn: Line, *, cut: float = 0.0, points: int = 1000, sides: Line | None = None
+) -> FloatArray:
     """Between points at the same share of the length of two lines.
 
     Parameters
@@ -112,11 +130,12 @@ def paired_distances(found: Line, drawn: Line, *, cut: float = 0.0, points: int 
     found, drawn : (point, 2)
         In order, from either end.
     cut : float
-        Parts of both lines nearer than this to an end of the drawn one are left out beforehand; of what is left, the
-        longest part counts. Stands for the buffer around the sides of the fjord in the published error: a drawn front
-        ends at them.
+        Parts of both lines nearer than this to the sides are left out beforehand; of what is left, the longest part
+        counts.
     points : int
         Of each line.
+    sides : (point, 2), optional
+        Of the fjord; without them the ends of the drawn line stand for them.
 
     Returns
     -------
@@ -128,8 +147,8 @@ def paired_distances(found: Line, drawn: Line, *, cut: float = 0.0, points: int 
     if against < along:
         a = a[::-1]
     if cut > 0:
-        ends = b[[0, -1]]
-        a, b = (_without_ends(line, ends, cut) for line in (a, b))
+        near = b[[0, -1]] if sides is None else np.asarray(sides, np.float64)
+        a, b = (_without_ends(line, near, cut) for line in (a, b))
     return np.asarray(np.hypot(*(a - b).T), np.float64)
 
 
@@ -140,9 +159,9 @@ def _spaced(line: Line, points: int) -> FloatArray:
     return np.stack([np.interp(at, way, line[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def _without_ends(line: FloatArray, ends: FloatArray, cut: float) -> FloatArray:
-    """The longest part of evenly spaced points that lies away from the ends; all of it if no point does."""
-    away = np.hypot(*(line[:, None] - ends[None]).transpose(2, 0, 1)).min(axis=1) > cut
+def _without_ends(line: FloatArray, near: FloatArray, cut: float) -> FloatArray:
+    """The longest part of evenly spaced points that lies away from some others; all of it if no point does."""
+    away = np.asarray(cKDTree(near).query(line)[0] > cut)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], away.astype(np.int8), [0]])))
     starts, stops = edges[::2], edges[1::2]
     if not len(starts) or int((stops - starts).max()) == 1:
@@ -196,14 +215,22 @@ def score_fronts(
     return _score(sums, level, resamples, seed, groups)
 
 
-def _sums(case: FrontCase, cut: float) -> tuple[float, float, float, float, float]:
-    """Points; summed nearest distances in metres and in pixels; mean paired ones; nothing if no front was found."""
+def _sums(case: FrontCase, cut: float) -> tuple[float, ...]:
+    """Points; summed nearest distances in metres and in pixels; mean paired ones; whether and how far side to side.
+
+    All of them 0 where no front was found.
+    """
+    away = cut / case.resolution
+    across = (0.0,) * 3
+    if case.between is not None and len(case.between):
+        pair = float(paired_distances(case.between, case.drawn, cut=away, sides=case.sides).mean())
+        across = (1.0, pair * case.resolution, pair)
     if not len(case.found):
-        return (0.0,) * 5
+        return (*(0.0,) * 5, *across)
     near = nearest_distances(case.found, case.drawn)
-    pair = float(paired_distances(case.found, case.drawn, cut=cut / case.resolution).mean())
+    pair = float(paired_distances(case.found, case.drawn, cut=away).mean())
     total = float(near.sum())
-    return float(len(near)), total * case.resolution, total, pair * case.resolution, pair
+    return (float(len(near)), total * case.resolution, total, pair * case.resolution, pair, *across)
 
 
 def _score(
@@ -243,6 +270,9 @@ def _score(
         paired_m=mean(3, count),
         paired_px=mean(4, count),
         paired_interval_px=interval(4, there),
+        between_m=mean(6, total[5]),
+        between_px=mean(7, total[5]),
+        between_interval_px=interval(7, chosen[:, 5].astype(np.float64)),
         level=level,
         groups=groups or {},
     )

@@ -53,6 +53,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "hooknet": "glaciercube.models.architectures.hooknet:HookNet",
     "ensemble": "glaciercube.models.ensemble:Ensemble",
     "mc-dropout": "glaciercube.models.dropout:Dropout",
+    "views": "glaciercube.models.views:Views",
 }
 WEIGHTS, PROGRAM, VECTOR, CARD = "weights.safetensors", "program.pt2", "test_vector.safetensors", "README.md"
 #: Architecture of models that are an exported program, see `glaciercube.models.program`.
