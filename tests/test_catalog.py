@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_search(
         f"store: {tmp_path / 'out.zarr'}\n"
     )
     searched = []
-    monkeypatch.setattr("glaciercube.config.find", lambda *_: searched.append(True))
+    monkeypatch.setattr("glaciercube.config.job.find", lambda *_: searched.append(True))
     # Permissions do not hold for root.
     monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK or "locked" not in str(path))
     (tmp_path / "locked.parquet").touch()
