@@ -15,7 +15,8 @@ from glaciercube.models.chips import UNKNOWN, Chip
 from glaciercube.models.classes import GROUND, PRESENCE, ZONES, membership
 from glaciercube.models.reach import TimeContext
 from glaciercube.training.augment import Light, Turn, draw_light, foreshortening, relight
-from glaciercube.training.batches import draw_batch, draw_cut, make_batch, prepared, still_cut
+from glaciercube.training.batches import draw_batch, make_batch, prepared
+from glaciercube.training.cuts import draw_cut, still_cut
 from glaciercube.training.losses import Truth, all_sets, edge_loss, label_log_probability, label_loss
 from glaciercube.training.options import FitOptions, Jitter, Sensors
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -15,22 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from glaciercube.errors import ModelError
-from glaciercube.models.architectures.segmenter import Supervised
-from glaciercube.models.base import GlacierModule, Masked
+from glaciercube.models.base import GlacierModule
 from glaciercube.models.chips import Chip
 from glaciercube.models.contract import Contract
-from glaciercube.training.batches import Batch, Inputs, draw_batch, make_batch, prepared, seed_of, still_cut
+from glaciercube.training.batches import Batch, draw_batch, make_batch, prepared
 from glaciercube.training.checkpoint import Average, keep, resume
+from glaciercube.training.cuts import still_cut
 from glaciercube.training.logs import Log
-from glaciercube.training.losses import Truth, edge_loss, label_loss
+from glaciercube.training.losses import Truth
 from glaciercube.training.options import FitOptions
 from glaciercube.training.parallel import Crew, choose_device, this_crew
+from glaciercube.training.trained import Trained, channels_last, supervised_loss, wrapped
 
-__all__ = ["Feed", "FitOptions", "fit", "has_fast_bfloat16", "supervised_loss"]
+__all__ = ["Feed", "FitOptions", "fit", "has_fast_bfloat16"]
 
 # Steps between rows of the log: reading the loss waits for a GPU.
 _ROW = 10
@@ -134,37 +136,6 @@ class Feed:
         self._run.close()
 
 
-class _Trained(nn.Module):
-    """A module as it is trained: static and dynamic inputs of many places at once."""
-
-    def __init__(self, module: GlacierModule) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, inputs: Inputs) -> list[Supervised]:
-        # Typed loosely: what can be trained is told by what it has.
-        module: Any = self.module
-        features = module.encode_static(inputs.static)
-        if inputs.neighbours is None:
-            found: list[Supervised] = module.supervised(inputs.dynamic, features)
-            return found
-        features = _spread(features, inputs.owner)
-        return [Supervised(module.series(inputs.dynamic, features, inputs.neighbours), 1.0)]
-
-
-def _spread(features: Any, owner: Tensor | None) -> Any:
-    """Static features of each place, as features of each of its dates."""
-    if isinstance(features, Tensor):
-        return features if owner is None else features[owner]
-    if isinstance(features, Masked):
-        return Masked(*(_spread(each, owner) for each in features))
-    if isinstance(features, dict):
-        return {name: _spread(each, owner) for name, each in features.items()}
-    if isinstance(features, list | tuple):
-        return type(features)(_spread(each, owner) for each in features)
-    return features
-
-
 @dataclass(frozen=True)
 class _Precision:
     """In which type convolutions run on a device."""
@@ -209,8 +180,8 @@ class _Run:
         self.precision = _Precision.of(options, device)
         self.together = not module.absent_is_missing
         module.to(device).train()
-        _last(module)
-        self.trained = _wrapped(_Trained(module), self.crew)
+        channels_last(module)
+        self.trained = wrapped(Trained(module), self.crew)
         parameters = [p for p in module.parameters() if p.requires_grad]
         fused = all(p.is_floating_point() for p in parameters)
         self.optimiser = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.decay, fused=fused)
@@ -251,7 +222,7 @@ class _Run:
             self._loop(table, bar)
         self.module.load_state_dict(self.best or self.average.tensors)
         self.module.to(torch.device("cpu")).eval()
-        _last(self.module, torch.contiguous_format)
+        channels_last(self.module, torch.contiguous_format)
 
     def _loop(self, table: Log, bar: Any) -> None:
         losses: list[Tensor] = [torch.tensor(loss, device=self.device) for loss in self.state.losses]
@@ -309,7 +280,7 @@ class _Run:
         """Take one step, so far into the budget; returns the loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.options.learning_rate(share)
-        torch.manual_seed(seed_of(self.options.seed, self.state.step, self.crew.rank))  # of dropout layers
+        torch.manual_seed(_seed_of(self.options.seed, self.state.step, self.crew.rank))  # of dropout layers
         inputs = prepared(batch.to(self.device), self.contract)
         truth = _shared(inputs.truth, self.crew)
         with self.precision.cast(), warnings.catch_warnings():
@@ -377,7 +348,7 @@ class _Run:
             still_cut(chip, self.contract, self.options, _dated(chip, number))
             for number, chip in enumerate(self.validation)
         ]
-        trained = _Trained(self.module)
+        trained = Trained(self.module)
         for first in range(0, len(cuts), self.options.batch):
             part = cuts[first : first + self.options.batch]
             inputs = prepared(make_batch(part, self.contract).to(self.device), self.contract)
@@ -393,41 +364,11 @@ class _Run:
         self.crew.wait()
 
 
-def supervised_loss(
-    maps: Sequence[Supervised], truth: Truth, contract: Contract, options: FitOptions, crew: Crew
-) -> Tensor:
-    """Weighted mean of the losses of some maps, each in its own resolution."""
-    total: Tensor | None = None
-    side = truth.label.shape[-1]
-    for number, found in enumerate(maps):
-        factor = (side // 2 if found.middle else side) // found.logit.shape[-1]
-        logit = found.logit.float()
-        part = truth.part(1 if found.target == "edges" else factor, middle=found.middle)
-        if number == 0 and contract.windows is not None and contract.windows.margin:
-            part = replace(part, weight=_inner(part.weight, contract.windows.margin))
-        if found.target == "edges":
-            loss = edge_loss(logit, part, factor, crew.total)
-        else:
-            loss = label_loss(logit, part, gamma=options.gamma, dice=options.dice, total=crew.total)
-        total = found.weight * loss if total is None else total + found.weight * loss
-    if total is None:
-        raise ModelError(f"{contract.architecture} gives no map to train", "return at least one from supervised")
-    return total / sum(found.weight for found in maps)
-
-
 def has_fast_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware; without, it is slower than float32."""
     flags = Path("/proc/cpuinfo")
     text = flags.read_text(encoding="utf-8", errors="ignore") if flags.is_file() else ""
     return "avx512_bf16" in text or "amx_bf16" in text
-
-
-def _inner(weight: Tensor, margin: int) -> Tensor:
-    """Weights without those of the edges that a window sees and does not predict."""
-    found = torch.zeros_like(weight)
-    inside = slice(margin, -margin)
-    found[:, inside, inside] = weight[:, inside, inside]
-    return found
 
 
 def _shared(truth: Truth, crew: Crew) -> Truth:
@@ -444,18 +385,6 @@ def _dated(chip: Chip, number: int) -> int:
     return known[number % len(known)] if known else number % len(chip.time)
 
 
-def _wrapped(trained: _Trained, crew: Crew) -> nn.Module:
-    if crew.size == 1:
-        return trained
-    if next(trained.parameters()).is_cuda:
-        trained = nn.SyncBatchNorm.convert_sync_batchnorm(trained)  # type: ignore[no-untyped-call]
-    # Branches for sensors that a contract leaves out are never used.
-    return nn.parallel.DistributedDataParallel(trained, find_unused_parameters=True)
-
-
-def _last(module: nn.Module, layout: torch.memory_format = torch.channels_last) -> None:
-    """Put images' weights with the channels last, which convolutions on processors and GPUs are faster with."""
-    for parameter in module.parameters():
-        # With one channel each, the layout is not told from the other.
-        if parameter.ndim == 4 and parameter.shape[1] > 1:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
+def _seed_of(*parts: int) -> int:
+    """A seed of several numbers, the same on every machine."""
+    return zlib.crc32(repr(parts).encode())
