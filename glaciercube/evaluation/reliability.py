@@ -17,7 +17,17 @@ from glaciercube.evaluation.boundary import distance_to_outline
 if TYPE_CHECKING:
     from glaciercube.evaluation.cases import Case
 
-__all__ = ["BINS", "NEAR", "Bin", "Reliability", "pixels_of", "plot_reliability", "reliability", "save_reliability"]
+__all__ = [
+    "BINS",
+    "NEAR",
+    "Bin",
+    "Reliability",
+    "calibration_error",
+    "pixels_of",
+    "plot_reliability",
+    "reliability",
+    "save_reliability",
+]
 
 #: Number of bins, as in Guo et al. 2017.
 BINS = 15
@@ -93,21 +103,45 @@ def reliability(probability: FloatArray, truth: BoolArray) -> Reliability:
     seen = np.isfinite(probability)
     p, y = probability[seen].astype(np.float64), truth[seen].astype(np.float64)
     edges = np.linspace(0.0, 1.0, BINS + 1)
-    bins = _bins(p, y, np.minimum((p * BINS).astype(np.int64), BINS - 1), edges)
+    bins = _bins(p, y, _of_equal_width(p), edges)
     if p.size == 0:
         return Reliability(0, math.nan, math.nan, math.nan, math.nan, math.nan, bins)
     # Pixels of one probability stay in one bin: to part them would invent a difference among them.
     tops = np.unique(np.quantile(p, np.arange(1, BINS + 1) / BINS, method="inverted_cdf"))
-    even = _bins(p, y, np.searchsorted(tops, p), np.concatenate([[p.min()], tops]))
     return Reliability(
         pixels=int(p.size),
-        ece=_ece(bins, p.size),
-        ece_equal_mass=_ece(even, p.size),
+        ece=calibration_error(p, y),
+        ece_equal_mass=_error(np.searchsorted(tops, p), p, y, np.ones(p.size)),
         brier=float(np.mean((p - y) ** 2)),
         said=float(p.mean()),
         true=float(y.mean()),
         bins=bins,
     )
+
+
+def calibration_error(
+    probability: FloatArray, truth: BoolArray | FloatArray, weight: FloatArray | None = None
+) -> float:
+    """Expected calibration error over 15 bins of equal width, as in `Reliability`.
+
+    Parameters
+    ----------
+    probability : (pixel,) floating
+        0 to 1.
+    truth : (pixel,) bool or floating
+        Whether it is ice.
+    weight : (pixel,) floating or None
+        How many pixels each stands for; all the same when left out.
+
+    Returns
+    -------
+    float
+        0 to 1, NaN without pixels.
+    """
+    if not probability.size:
+        return math.nan
+    weight = np.ones(probability.size) if weight is None else weight
+    return _error(_of_equal_width(probability), probability, truth, weight)
 
 
 def pixels_of(cases: Iterable[Case], *, near: float | None = None) -> tuple[FloatArray, BoolArray]:
@@ -193,5 +227,12 @@ def _means(said: float, true: float, pixels: int) -> tuple[float, float]:
     return (float(said) / pixels, float(true) / pixels) if pixels else (math.nan, math.nan)
 
 
-def _ece(bins: Iterable[Bin], pixels: int) -> float:
-    return sum(one.pixels * abs(one.said - one.true) for one in bins if one.pixels) / pixels
+def _of_equal_width(probability: FloatArray) -> npt.NDArray[np.int64]:
+    """The bin of each pixel."""
+    index: npt.NDArray[np.int64] = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+    return index
+
+
+def _error(index: npt.NDArray[np.int64], said: FloatArray, true: BoolArray | FloatArray, weight: FloatArray) -> float:
+    """The mean over pixels of abs(said - true) of their bin."""
+    return float(np.abs(np.bincount(index, weight * (said - true))).sum() / weight.sum())

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from glaciercube.errors import ModelError, require
 from glaciercube.evaluation.boundary import distance_to_outline
 from glaciercube.evaluation.predict import ice_labels, predict_classes
-from glaciercube.evaluation.reliability import BINS, NEAR
+from glaciercube.evaluation.reliability import NEAR, calibration_error
 from glaciercube.models.base import Model
 from glaciercube.models.chips import UNKNOWN, Chip
 from glaciercube.models.classes import membership
@@ -211,10 +211,10 @@ def calibrate(
         len(before),
         float(weight @ entropies),
         float(weight @ entropies_after),
-        _ece(before, drawn.truth, drawn.share),
-        _ece(after, drawn.truth, drawn.share),
-        _ece(before[near], drawn.truth[near], drawn.share[near]),
-        _ece(after[near], drawn.truth[near], drawn.share[near]),
+        calibration_error(before, drawn.truth, drawn.share),
+        calibration_error(after, drawn.truth, drawn.share),
+        calibration_error(before[near], drawn.truth[near], drawn.share[near]),
+        calibration_error(after[near], drawn.truth[near], drawn.share[near]),
         _bias(before, drawn.truth, drawn.share),
         _bias(after, drawn.truth, drawn.share),
     )
@@ -343,15 +343,6 @@ def _drawn(
 def _entropies(pixels: Pixels, scaling: Scaling) -> FloatArray:
     logit = pixels.logits(scaling)
     return _logsumexp(logit) - _logsumexp(np.where(pixels.may, logit, -np.inf))
-
-
-def _ece(probability: FloatArray, truth: BoolArray, weight: FloatArray) -> float:
-    """Expected calibration error of drawn pixels, each of which stands for several."""
-    if not probability.size:
-        return float("nan")
-    index = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
-    gap = np.bincount(index, weight * (probability - truth), minlength=BINS)
-    return float(np.abs(gap).sum() / weight.sum())
 
 
 def _bias(probability: FloatArray, truth: BoolArray, weight: FloatArray) -> float:
