@@ -1,7 +1,12 @@
-"""What may be done to a finished map, and whether it gains: slope limits, flow routing, terminus, co-registration."""
+"""What may be done to a finished map, and whether it gains: slope limits, flow routing, terminus, co-registration.
+
+``python -m glaciercube.bench.corrections`` prints what limits of slope keep of the true ice.
+"""
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -14,6 +19,7 @@ from glaciercube.evaluation.predict import ice_labels, predict_chip
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.simulate.sequence import SequenceOptions
+from glaciercube.training.simulated import simulated_chips
 
 __all__ = ["CORRECTIONS", "SEEDS", "SLOPES", "correction_scores", "scene_options"]
 
@@ -75,3 +81,23 @@ def _flowed(mapped: BoolArray, chip: Chip) -> list[BoolArray]:
 
 def _overlap(made: BoolArray, true: BoolArray) -> Sums:
     return {"hit": float((made & true).sum()), "either": float((made | true).sum())}
+
+
+def main() -> None:
+    """Print the share of the true ice, and of all ground, that limits of slope keep."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--scenes", type=int, default=30)
+    parser.add_argument("--out", type=Path, default=Path("out/benchmark/physics"), help="where scenes go")
+    given = parser.parse_args()
+    print("| family | no ice above | true ice kept | ground left out |\n|---|---|---|---|")  # noqa: T201
+    for family in ("a", "b"):
+        chips = simulated_chips(list(SEEDS[: given.scenes]), scene_options(family), folder=given.out / "scenes")
+        slope = np.concatenate([np.asarray(chip.variables["slope"], np.float64).ravel() for chip in chips])
+        ice = np.concatenate([ice_of(chip)[0].ravel() for chip in chips])
+        for limit in (30.0, 40.0, 50.0, 60.0):
+            flat = slope <= limit
+            print(f"| {family} | {limit:.0f} degrees | {flat[ice].mean():.1%} | {(~flat).mean():.1%} |")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
