@@ -71,7 +71,8 @@ def draw_chips(first: int, count: int, folder: Path, *, family: str = FAMILY, wo
     long = SequenceOptions(size=160, dates=(2, 5), years=(_FIRST_YEAR, _LAST_YEAR), family=family)
     split = first + (2 * count) // 3
     for options, seeds in ((usual, range(first, split)), (long, range(split, first + count))):
-        simulated_chips(seeds, options, folder=folder, workers=workers)
+        if workers > 1:
+            simulated_chips(seeds, options, folder=folder, workers=workers)
         for seed in seeds:
             yield from simulated_chips([seed], options, folder=folder, progress=False)
 

@@ -26,7 +26,7 @@ from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.training.area_errors import AreaError, Maps, area_errors, maps_of, modalities_of, without
-from glaciercube.training.calibrate_area import MAIN, MODELS, draw_chips
+from glaciercube.training.calibrate_area import MAIN, draw_chips
 
 __all__ = ["FAMILY", "FIRST_SEED", "Coverage", "calibration_hash", "check", "coverage", "table"]
 
@@ -35,6 +35,7 @@ FIRST_SEED = 5_000_000
 #: Family of generators: not that of training or calibration.
 FAMILY = "b"
 LEVEL = 0.9
+MODELS = ("fusion-unet", "fusion-unet-time", "band-ratio")
 #: Limits of size classes, km2.
 SIZES = (0.0, 0.1, 0.5, 1.0, 5.0, np.inf)
 
@@ -247,16 +248,17 @@ def main(
     if draw:
         click.echo(f"{sum(1 for _ in draw_chips(FIRST_SEED, scenes, cache, family=family))} scenes in {cache}")
         return
-    done: set[tuple[str, tuple[str, ...]]] = set()
-    rows = []
+    rows: list[Coverage] = []
     for model in (load_model(name) for name in models):
+        done: set[tuple[str, ...] | None] = {None}
         for missing in MAIN[:inputs]:
-            chips = draw_chips(FIRST_SEED, scenes, cache, family=family)
-            found = list(check(model, chips, missing, path=calibrations))
-            # Models that take less than is shown meet the same inputs several times.
-            if not found or (model.hash, found[0].modalities) in done:
+            first = next(draw_chips(FIRST_SEED, scenes, cache, family=family))
+            modalities = modalities_of(model, without(first, missing))
+            # Models that take less than is shown would meet the same inputs several times.
+            if modalities in done:
                 continue
-            done.add((model.hash, found[0].modalities))
+            done.add(modalities)
+            found = list(check(model, draw_chips(FIRST_SEED, scenes, cache, family=family), missing, path=calibrations))
             rows += found
             click.echo(table(_plain(asdict(one)) for one in found))
     if out is not None:
