@@ -1,6 +1,6 @@
 # make demo: builds its own environment, runs the main job. make test: runs the tests.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint real services install-services train calibrate benchmark clean
+.PHONY: help demo test test-all lint real services system-services install-services train calibrate benchmark clean
 
 # Python 3.11 where there are several: the pinned torch has its lightest build there.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -42,10 +42,11 @@ $(VENV)/.develops: $(VENV)/.runs
 demo: $(VENV)/.runs
 	$(BIN)/glaciercube demo
 
-# Files of tests side by side, in order: the longest ones come neither last nor together.
+# Files of tests side by side, in order: the longest ones come neither last nor together. Each has one thread for torch
+# and BLAS: more of them would wait for each other.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.develops
-	$(BIN)/python -m pytest $(TOGETHER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TOGETHER)
 
 test-all: $(VENV)/.develops
 	GLACIERCUBE_FULL=1 $(BIN)/python -m pytest --timeout 3600
@@ -61,12 +62,17 @@ REAL ?= ../shared/data
 real: $(VENV)/.develops
 	$(BIN)/python tools/real_data.py $(REAL)
 
-# PostgreSQL, PostGIS and nginx are the system's; the rest is Python's.
-$(VENV)/.serves: $(VENV)/.develops tests/services/install.sh
+# PostgreSQL, PostGIS, nginx and SLURM are the system's; the rest is Python's.
+system-services:
 	tests/services/install.sh
-	@echo "installing the servers for tests into $(VENV)"
+
+# All that tests need at once: what `.develops` installs is a part of it.
+$(VENV)/.serves: $(VENV)/.runs tests/services/install.sh
+	tests/services/install.sh
+	@echo "installing the tools and the servers for tests into $(VENV)"
 	$(PIP) --editable '.[dev,services]'
-	@touch $@
+	$(PIP) --no-deps stackstac
+	@touch $(VENV)/.develops $@
 
 install-services: $(VENV)/.serves
 
