@@ -20,7 +20,7 @@ from odc.geo.xr import xr_coords
 from glaciercube.bench import physics
 from glaciercube.bench.corrections import CORRECTIONS
 from glaciercube.bench.priors import event_chip, ice_of, interval, prior_scores
-from glaciercube.bench.retreat import MEASURES, loss_scores, seen_by
+from glaciercube.bench.retreat import MEASURES, loss_scores, seen_by, static_modalities
 from glaciercube.change.area import area_series
 from glaciercube.change.difference import area_change
 from glaciercube.change.priors import (
@@ -45,6 +45,7 @@ from glaciercube.change.terrain import (
 from glaciercube.errors import ConfigError, CubeError, StoreError
 from glaciercube.inference import QUALITY_BITS
 from glaciercube.models import load_model
+from glaciercube.models.builtin import SHIPPED
 from glaciercube.models.chips import Chip
 
 Array = npt.NDArray[Any]
@@ -288,6 +289,17 @@ def test_maps_that_hide_retreat_are_compared_only_where_that_is_allowed(monkeypa
     monkeypatch.setattr("glaciercube.change.terrain._shipped", lambda: (_record(0.97, 0.96),))
     area_change(hidden, outline, 2015, 2017)
     area_series(hidden, outline)
+
+
+def test_every_shipped_model_has_its_own_record() -> None:
+    records = {record.model_hash: record for record in read_terrain_records()}
+    for name in SHIPPED:
+        model = load_model(name)
+        record = records[model.hash]
+        assert record.scenes >= 60
+        assert record.modalities == static_modalities(model) == ("illumination", "terrain", "relief")
+        assert set(record.shares) == {"a", "b"}
+        assert all(set(shares) == {"fresh", "stale", "off"} for shares in record.shares.values())
 
 
 def test_the_share_of_a_loss_that_a_model_detects_is_that_of_the_truth() -> None:
