@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import dask
-from distributed import Client, LocalCluster, Scheduler, SchedulerPlugin
+from clusters import forked, local, preloaded
+from distributed import Client, Scheduler, SchedulerPlugin
 from distributed.chaos import KillWorker
-from distributed.utils import get_mp_context
 from services import SeaweedFS
 
 from glaciercube.campaign import Plan, RunOptions, run
@@ -35,8 +35,6 @@ MODES: Final = ("sys.exit", "graceful", "segfault")
 UNFINISHED, REFUSED = 3, 4
 # Shards and seconds of a commit here: whoever is killed after a second or two has committed some, and not others.
 COMMITS: Final = (3, 0.3)
-# A process that has imported this begins at once: more deaths in the same time.
-_PRELOAD: Final = ["distributed", "torch", "odc.stac", "icechunk", "obstore", "glaciercube.campaign.distributed_run"]
 
 
 @dataclass
@@ -75,21 +73,15 @@ class _Deaths(SchedulerPlugin):
 @contextmanager
 def cluster(tally: Tally, mode: str) -> Iterator[Client]:
     """Two worker processes; who dies otherwise than by SIGKILL died of ``mode``."""
-    with dask.config.set(
-        # So many deaths are nobody's fault.
-        {"distributed.scheduler.allowed-failures": 20, "distributed.worker.multiprocessing-method": "forkserver"}
-    ):
-        get_mp_context().set_forkserver_preload(_PRELOAD)
-        with (
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as workers,
-            Client(workers, set_as_default=False) as client,
-        ):
-            # Nannies give up on a worker that says goodbye; this does not.
-            workers.adapt(minimum=2, maximum=2, interval="500ms")
-            deaths, before = _Deaths(), tally.workers["SIGKILL"]
-            workers.scheduler.add_plugin(deaths)
-            yield client
-            tally.workers[mode] += max(0, deaths.count - (tally.workers["SIGKILL"] - before))
+    # So many deaths are nobody's fault.
+    with dask.config.set({"distributed.scheduler.allowed-failures": 20}), local(2) as client:
+        workers: Any = client.cluster
+        # Nannies give up on a worker that says goodbye; this does not.
+        workers.adapt(minimum=2, maximum=2, interval="500ms")
+        deaths, before = _Deaths(), tally.workers["SIGKILL"]
+        workers.scheduler.add_plugin(deaths)
+        yield client
+        tally.workers[mode] += max(0, deaths.count - (tally.workers["SIGKILL"] - before))
 
 
 def attempt(plan: Plan, client: Client, draw: random.Random, tally: Tally, mode: str, server: SeaweedFS | None) -> bool:
@@ -139,9 +131,8 @@ def _committed(plan: Plan) -> float:
 def other_process(plan: Plan, options: RunOptions, cluster: str = "threads") -> tuple[Any, Any]:
     """Run a plan in a process of its own: the process, and where it sends the error that it ends with."""
     environ = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        context = get_mp_context()
-    context.set_forkserver_preload(_PRELOAD)
+    with forked():
+        context = preloaded()
     here, there = context.Pipe(duplex=False)
     job = pickle.dumps((plan, options, environ, ClusterOptions(cluster)))
     process = context.Process(target=_drive, args=(job, there))

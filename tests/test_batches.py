@@ -22,11 +22,11 @@ ONE_BY_ONE = RunOptions(dates=1, threads=2, events="")
 
 @pytest.fixture(scope="module")
 def scenes(world: World, catalog: Path) -> Scenes:
-    return find(catalog, world.region, "2021", ["sentinel-2", "dem"])
+    return find(catalog, world.region, "2021", ["sentinel-2"])
 
 
 def plan_at(path: Path, world: World, scenes: Scenes) -> Plan:
-    options = StoreOptions(str(path), shard=32, chunk=32)
+    options = StoreOptions(str(path), shard=48, chunk=48)
     return make_plan(world.region, scenes, load_model("ndsi"), options)
 
 
@@ -60,11 +60,11 @@ def test_many_shards_are_committed_at_once(
 
     monkeypatch.setattr(kind, "commit", counted)
     monkeypatch.setattr(Batch, "seconds", 1e6)
-    monkeypatch.setattr(Batch, "shards", 7)
+    monkeypatch.setattr(Batch, "shards", 3)
     plan = plan_at(tmp_path / name, world, scenes)
     count = run(plan, ONE_BY_ONE).computed
     # Each as soon as there are so many, and the rest at the end.
-    assert sizes == [7] * (count // 7) + [count % 7] * (count % 7 > 0)
+    assert sizes == [3] * (count // 3) + [count % 3] * (count % 3 > 0)
     assert len(sizes) > 1
     sizes.clear()
     monkeypatch.setattr(Batch, "seconds", 0.0)
