@@ -117,38 +117,64 @@ def run(
         client = None if where.kind == "threads" else machines.enter_context(connect(given))
         if client is not None:
             plan = _shared(plan, client)
-        cube = check_cube(skeleton(plan), plan.model.contract)
-        # Before it is written over.
-        memory = remembered(plan.store, plan.region.geobox)
-        stored, said = (memory.stored, memory.said) if memory else ({}, {})
-        grid, about, rows = plan.region.geobox, attributes(plan), per_row(cube)
-        store = stack.enter_context(open_writer(plan.store, grid, plan.times, rows, about, takeover=options.takeover))
-        records, name = open_records(plan.store), secrets.token_hex(4)
-        failures = Failures(records, name)
-        left = what_is_left(plan, options, store, failures, stored)
-        failures.settle(plan, left)
-        made = provenance(plan, cube, config or {})
-        said = standing(plan, left, said)
-        store.describe({**made, **said}, about["source"])
-        freeze(records, plan)
-        watch = Watch(plan, name, left, failures, bar=options.progress, path=options.event_log(plan.store.path))
-        stack.enter_context(watch)
+        name = secrets.token_hex(4)
+        job = _begin(stack, plan, options, config or {}, name)
+        left, log = job.left, options.event_log(plan.store.path)
+        watch = stack.enter_context(Watch(plan, name, left, job.failures, bar=options.progress, path=log))
         watch.began(where.kind, "" if client is None else str(client.dashboard_link or ""))
-        lacking, errors = _do(plan, store, options, watch, left=left, where=where, client=client)
-        if len(said) > 1:
-            # What was made anew may be called so now.
-            again = what_is_left(plan, RunOptions(check="none"), store, failures, stored)
-            store.describe({**made, **standing(plan, again, said)}, about["source"])
+        lacking, errors = _do(plan, job.store, options, watch, left=left, where=where, client=client)
+        job.describe_again()
         if options.levels:
             # One process does it: the cluster need not wait for that.
             machines.close()
             watch.say("building levels", logging.INFO)
-            store.build_levels()
+            job.store.build_levels()
         if lacking:
             _log.warning("%d shards lack scenes that could not be read: see missing_scenes()", lacking)
         if errors:
             raise _summary(errors, watch.failed)
     return Outcome(plan.store.path, left.shards, left.done, lacking, left.empty, left.reasons)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A plan and its store, open for writing: what is left, and what the store says of itself."""
+
+    plan: Plan
+    store: Store
+    failures: Failures
+    left: Left
+    stored: Mapping[str, Sequence[str]]
+    made: Mapping[str, Any]
+    said: Mapping[str, Any]
+
+    def describe(self, said: Mapping[str, Any]) -> None:
+        self.store.describe({**self.made, **said}, attributes(self.plan)["source"])
+
+    def describe_again(self) -> None:
+        """What was made anew may be called so now."""
+        if len(self.said) > 1:
+            again = what_is_left(self.plan, RunOptions(check="none"), self.store, self.failures, self.stored)
+            self.describe(standing(self.plan, again, self.said))
+
+
+def _begin(stack: ExitStack, plan: Plan, options: RunOptions, config: Mapping[str, Any], name: str) -> _Job:
+    """Open the store for as long as the stack lasts, and write down what is going to be made."""
+    cube = check_cube(skeleton(plan), plan.model.contract)
+    # Before it is written over.
+    memory = remembered(plan.store, plan.region.geobox)
+    stored, said = (memory.stored, memory.said) if memory else ({}, {})
+    grid, about, rows = plan.region.geobox, attributes(plan), per_row(cube)
+    store = stack.enter_context(open_writer(plan.store, grid, plan.times, rows, about, takeover=options.takeover))
+    records = open_records(plan.store)
+    failures = Failures(records, name)
+    left = what_is_left(plan, options, store, failures, stored)
+    failures.settle(plan, left)
+    made = provenance(plan, cube, config)
+    job = _Job(plan, store, failures, left, stored, made, standing(plan, left, said))
+    job.describe(job.said)
+    freeze(records, plan)
+    return job
 
 
 def _do(

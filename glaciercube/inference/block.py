@@ -185,16 +185,14 @@ def predict_block(
         If the device's memory does not hold a single date, or the model looks at several dates and is not told when
         they were.
     """
-    context = model.contract.time_context
-    if context is not None and days is None:
+    if model.contract.time_context is not None and days is None:
         raise ModelError(
             f"model {model.contract.name!r} looks at dates beside each date, which are not read here",
             "use glaciercube.predict over a cube of all dates",
         )
     device = _prepare_thread(options)
-    placed = model.to(device)
+    passes = _Passes(model.to(device), arrays, static, window, device, days)
     wanted = list(range(dates)) if targets is None else list(targets)
-    modalities = [modality for modality in _at_hand(model.contract, arrays) if not modality.static]
     out = np.empty((dates, window.y.size, window.x.size), np.float32)
     size = (window.y.stop - window.y.start, window.x.stop - window.x.start)
     key, done = (model.hash, device, *size), 0
@@ -202,22 +200,8 @@ def predict_block(
         # Asked each time: another thread may have found out meanwhile.
         batch = min(options.batch, _FITS.get(key, options.batch))
         part = slice(done, min(done + batch, dates))
-        rows = wanted[part] if context is None or days is None else context.union(days, wanted[part])
-        try:
-            with _turn(device):
-                inputs = {m.name: _tensor(m, arrays, window, device, rows) for m in modalities}
-                when = None if days is None else [days[row] for row in rows]
-                own = None if context is None else [rows.index(row) for row in wanted[part]]
-                found = placed.predict(inputs, static, days=when, targets=own).float().cpu().numpy()
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            if batch == 1:
-                raise _too_large() from error
-            found = None
+        found = passes.probability(wanted[part], least=batch == 1)
         if found is None:
-            # Here, and not above: while the error lives, so do the tensors of its frames.
-            inputs = {}
             _halve(key, batch)
             continue
         # A model without dynamic input gives one map for all dates.
@@ -225,6 +209,41 @@ def predict_block(
         done = part.stop
     shown = {name: values[wanted] if values.ndim == 3 else values for name, values in arrays.items()}
     return out, _quality(shown if targets is not None else arrays, window, out.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Passes:
+    """What all passes of a block's dates through a model have in common."""
+
+    model: Model
+    arrays: Arrays
+    static: StaticFeatures
+    window: Window
+    device: str
+    days: Sequence[float] | None
+
+    def probability(self, wanted: Sequence[int], *, least: bool) -> npt.NDArray[np.float32] | None:
+        """Of some dates, over the block with its halo; None if the device's memory does not hold so many.
+
+        With `least` it is an error then.
+        """
+        context, days = self.model.contract.time_context, self.days
+        rows = list(wanted) if context is None or days is None else context.union(days, wanted)
+        when = None if days is None else [days[row] for row in rows]
+        own = None if context is None else [rows.index(row) for row in wanted]
+        modalities = [m for m in _at_hand(self.model.contract, self.arrays) if not m.static]
+        try:
+            with _turn(self.device):
+                inputs = {m.name: _tensor(m, self.arrays, self.window, self.device, rows) for m in modalities}
+                found = self.model.predict(inputs, self.static, days=when, targets=own)
+                return np.asarray(found.float().cpu().numpy())
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if least:
+                raise _too_large() from error
+        # Less is tried out of here: while the error lives, so do the tensors of its frames.
+        return None
 
 
 def not_candidate(dates: int, y: slice, x: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
