@@ -226,7 +226,12 @@ def test_errors_between_given_sides_leave_out_what_is_near_them() -> None:
     score = score_fronts([case, FrontCase("two", drawn, drawn, 50.0)], resamples=100)
     assert score.between_px == pytest.approx(1.0, abs=0.01)
     assert score.between_m == pytest.approx(50.0, abs=0.5)
-    assert (score.images, score.missing, score.paired_px) == (2, 1, 0.0)  # without help, none in the first
+    assert (score.images, score.missing, score.crossed, score.paired_px) == (
+        2,
+        1,
+        1,
+        0.0,
+    )  # without help, none in the first
     with pytest.raises(ModelError, match="give both"):
         FrontCase("one", found, drawn, 50.0, between=found)
 

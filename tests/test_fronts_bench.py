@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from glaciercube.bench import fronts
 from glaciercube.bench.front_set import TRAIN, drawn_front, front_chips, sides_of, stretched
 from glaciercube.bench.front_training import Recipe, train
 from glaciercube.bench.fronts import ENTRANTS, front_map, section
+from glaciercube.bench.scoring import seconds_per_megapixel
 from glaciercube.errors import ConfigError
 from glaciercube.models.architectures.front_unet import FrontUNet
 from glaciercube.models.base import Model
@@ -126,6 +128,7 @@ def test_training_repeats_itself(folder: Path) -> None:
 
 
 def test_rows_are_made_once_and_models_are_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fronts, "seconds_per_megapixel", partial(seconds_per_megapixel, side=128, repeats=1))
     first = section(folder, tmp_path, seconds=1.0, quick=True, models=("front-unet",))
     cell = first.record["cells"][0]
     assert [row[0] for row in first.rows] == [

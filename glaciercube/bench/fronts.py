@@ -74,6 +74,7 @@ _NOTES: Final = (
     "Paired: both lines walked at the same pace in 1000 steps, without what is nearer than 500 m to their ends.",
     "Sides given, as for the published errors: the line is sought from side to side of the fjord, and 500 m at the",
     "sides are left out. Those of the paper are not published: here the columns where the drawn front begins and ends.",
+    "Images without a probable pixel have no line, and are left out of the means.",
     "Images are seen in three sizes, as they are and mirrored (s/Mpx counts all); 'seen once' is the same without.",
     "Intervals: bootstrap over images. All are of one glacier: they say nothing of others.",
 )
@@ -355,17 +356,17 @@ def _section(cells: Sequence[Mapping[str, Any]], title: str) -> Section:
 def _row(title: str, cell: Mapping[str, Any]) -> Iterable[str]:
     score = cell["score"]
     yield title
-    for key, interval, form in (
-        ("distance_px", "interval_px", ".2f"),
-        ("distance_m", "interval_m", ".0f"),
-        ("paired_px", "paired_interval_px", ".2f"),
-        ("between_px", "between_interval_px", ".2f"),
+    crossed = "" if score["crossed"] == score["images"] else f" over {score['crossed']} images"
+    for key, interval, form, beside in (
+        ("distance_px", "interval_px", ".2f", ""),
+        ("distance_m", "interval_m", ".0f", ""),
+        ("paired_px", "paired_interval_px", ".2f", ""),
+        ("between_px", "between_interval_px", ".2f", crossed),
     ):
-        yield (
-            "no front"
-            if score[key] is None
-            else (f"{score[key]:{form}} [{score[interval][0]:{form}}, {score[interval][1]:{form}}]")
-        )
+        if score[key] is None:
+            yield "no front"
+        else:
+            yield f"{score[key]:{form}} [{score[interval][0]:{form}}, {score[interval][1]:{form}}]{beside}"
     yield f"{score['missing']} of {score['images']}"
     yield f"{cell['weights'] / 1e6:.2f} M"
     yield f"{cell['seconds_per_megapixel']:.1f}"

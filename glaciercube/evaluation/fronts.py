@@ -77,6 +77,8 @@ class FrontScore:
         Mean of `paired_distances`, each image with the same weight.
     paired_interval_px : (float, float)
         Bootstrap interval of it.
+    crossed : int
+        Images with a line from side to side of the fjord.
     between_m, between_px : float
         The same of lines from side to side of the fjord, over the images that have one; NaN where none has.
     between_interval_px : (float, float)
@@ -96,6 +98,7 @@ class FrontScore:
     paired_m: float
     paired_px: float
     paired_interval_px: tuple[float, float]
+    crossed: int
     between_m: float
     between_px: float
     between_interval_px: tuple[float, float]
@@ -270,6 +273,7 @@ def _score(
         paired_m=mean(3, count),
         paired_px=mean(4, count),
         paired_interval_px=interval(4, there),
+        crossed=int(total[5]),
         between_m=mean(6, total[5]),
         between_px=mean(7, total[5]),
         between_interval_px=interval(7, chosen[:, 5].astype(np.float64)),
