@@ -112,9 +112,7 @@ def _real(options: Options) -> Iterable[BenchSet]:
 def _fronts(data: Path, options: Options) -> Section:
     """The part of the calving fronts, which has scores of its own; trained once, on their training folder."""
     out = options.out / "fronts"
-    # Names that are none run nothing.
-    made = [e.name for e in fronts.ENTRANTS if any(out.glob(f"{e.name}-test-*.json"))] or ["none"]
-    return fronts.section(data, out, seconds=FRONT_SECONDS, quick=options.quick, models=made if options.kept else ())
+    return fronts.section(data, out, seconds=FRONT_SECONDS, quick=options.quick, kept=options.kept)
 
 
 def _section(bench: BenchSet, options: Options) -> Section:
