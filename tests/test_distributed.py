@@ -68,7 +68,7 @@ def test_a_cluster_gives_the_bits_that_threads_give(
 ) -> None:
     scenes = find(catalog, world.region, "2021", ["sentinel-2", "dem"])
     threads, cluster = (
-        plan_at(tmp_path / f"{name}.zarr", world, scenes, "fusion-unet", shard=64) for name in ("threads", "cluster")
+        plan_at(tmp_path / f"{name}.zarr", world, scenes, "fusion-unet") for name in ("threads", "cluster")
     )
     run(threads)
     outcome = run(cluster, cluster=client)
@@ -351,7 +351,7 @@ def test_workers_that_come_late_do_their_share_if_they_are_fit(
     preload.write_text(_OTHER_VERSIONS)
 
     folder = save_model(load_model("fusion-unet"), tmp_path / "mine")
-    plan = plan_at(tmp_path / "a.zarr", world, scenes, str(folder), shard=64)
+    plan = plan_at(tmp_path / "a.zarr", world, scenes, str(folder))
     shutil.rmtree(folder)
     # What travels with a task says nothing of weights.
     (first_task, *_) = tasks(plan, next(plan.units()), 4)
@@ -368,7 +368,7 @@ def test_workers_that_come_late_do_their_share_if_they_are_fit(
     # The weights came to it, though nobody has their folder any more.
     assert {e["worker"] for e in read_events(log) if e["event"] == "predicted"} == {first, fit}
     assert f"the worker {unfit} has xarray 0.1 and the run has {xr.__version__}: it is sent away" in caplog.text
-    run(plan_at(tmp_path / "b.zarr", world, scenes, "fusion-unet", shard=64))
+    run(plan_at(tmp_path / "b.zarr", world, scenes, "fusion-unet"))
     assert pixels(tmp_path / "a.zarr") == pixels(tmp_path / "b.zarr")
 
 
