@@ -84,6 +84,11 @@ def test_years_take_the_median_of_clear_dates() -> None:
     assert list(series["time"].dt.year) == [2020, 2021]
 
 
+def test_unknown_flags_are_refused() -> None:
+    with pytest.raises(GlaciercubeError, match=r"unknown quality flag \['fog'\]"):
+        AreaOptions(hidden_by=("cloud", "fog"))
+
+
 def test_clouds_count_when_asked() -> None:
     series = area_series(cube(), outlines(all=(0, 0, 80, 60)), AreaOptions(hidden_by=()))
     np.testing.assert_allclose(series["area_km2"], [0.24, 0.24, 0.12])

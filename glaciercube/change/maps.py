@@ -13,9 +13,9 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 
+from glaciercube.change.rows import check_flags, hidden, middles
 from glaciercube.cube import nan_median
 from glaciercube.errors import StoreError, require
-from glaciercube.inference import QUALITY_BITS
 
 __all__ = ["AreaOptions", "clear_maps", "grid_of", "mask_of", "window_of"]
 
@@ -48,8 +48,7 @@ class AreaOptions:
     def __post_init__(self) -> None:
         known = ("observation", "year")
         require(self.every in known, f"areas cannot be read every {self.every!r}", f"choose {' or '.join(known)}")
-        unknown = [name for name in self.hidden_by if name not in QUALITY_BITS]
-        require(not unknown, f"unknown quality flag {unknown}", f"choose among {', '.join(QUALITY_BITS)}")
+        check_flags(self.hidden_by)
 
 
 def clear_maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Timestamp, npt.NDArray[np.float64], int]]:
@@ -78,26 +77,16 @@ def clear_maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Time
             for time, clear in zip(times[part], _clear(here.isel(time=part), options), strict=True):
                 yield time, clear, 1
         return
-    years = _years(here)
+    years = pd.DatetimeIndex(middles(here)).year
     for year in sorted(set(years)):
         index = np.flatnonzero(years == year)
         yield pd.Timestamp(int(year), 1, 1), nan_median(_clear(here.isel(time=index), options), axis=0), len(index)
 
 
-def _years(here: xr.Dataset) -> npt.NDArray[np.int64]:
-    """Calendar year of each row; of a window, that of its middle."""
-    times = here["time"].to_numpy()
-    if "time_bnds" in here.coords:
-        bounds = here["time_bnds"].to_numpy()
-        times = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) / 2
-    return pd.DatetimeIndex(times).year.to_numpy().astype(np.int64)
-
-
 def _clear(part: xr.Dataset, options: AreaOptions) -> npt.NDArray[np.float64]:
     loaded = part.compute()
-    bits = sum(QUALITY_BITS[name] for name in options.hidden_by)
-    hidden = (loaded["quality"].to_numpy() & np.uint8(bits)) > 0
-    return np.where(hidden, np.nan, loaded["glacier_probability"].to_numpy())
+    unseen = hidden(loaded["quality"].to_numpy(), options.hidden_by)
+    return np.where(unseen, np.nan, loaded["glacier_probability"].to_numpy())
 
 
 def window_of(geometry: Any, geobox: GeoBox) -> tuple[slice, slice] | None:

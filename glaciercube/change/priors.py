@@ -15,10 +15,10 @@ import xarray as xr
 from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 from scipy import ndimage
 
+from glaciercube.change.rows import check_flags, hidden
 from glaciercube.change.terrain import MADE
 from glaciercube.cube import nan_median
 from glaciercube.errors import CubeError, require
-from glaciercube.inference import QUALITY_BITS
 from glaciercube.store import provenance_of
 
 __all__ = ["GAINED", "LOST", "STEEP", "UNCONFIRMED", "PriorOptions", "prior_report", "smooth_series", "with_prior"]
@@ -83,8 +83,7 @@ class PriorOptions:
         require(self.trust > 0, f"trust {self.trust} believes no date", "give log-odds above 0, such as 3")
         require(self.agree >= 0, f"{self.agree} dates cannot agree", "give 0 or more")
         require(0 < self.threshold < 1, f"threshold {self.threshold} is no probability", "give one between 0 and 1")
-        unknown = [name for name in self.hidden_by if name not in QUALITY_BITS]
-        require(not unknown, f"unknown quality flag {unknown}", f"choose among {', '.join(QUALITY_BITS)}")
+        check_flags(self.hidden_by)
 
 
 def with_prior(
@@ -133,8 +132,7 @@ def with_prior(
         )
     seen = observed
     if "quality" in cube:
-        bits = sum(QUALITY_BITS[name] for name in options.hidden_by)
-        seen = observed.where((cube["quality"].transpose("time", "y", "x") & np.uint8(bits)) == 0)
+        seen = observed.where(~hidden(cube["quality"].transpose("time", "y", "x"), options.hidden_by))
     years = (times - times[0]).days.to_numpy() / _YEAR
     resolution = float(abs(observed["x"][1] - observed["x"][0]))
     free = xr.zeros_like(observed.isel(time=0), dtype=bool) if allow is None else allow.transpose("y", "x")

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
 from glaciercube.change.maps import grid_of
-from glaciercube.errors import StoreError, require
+from glaciercube.change.rows import check_flags, hidden, middles
+from glaciercube.errors import StoreError
 from glaciercube.evaluation.cases import Case
 from glaciercube.evaluation.references import Reference
-from glaciercube.inference import QUALITY_BITS
 
 __all__ = ["StoreCaseOptions", "day_of", "pairs_of", "store_cases"]
 
@@ -38,8 +37,7 @@ class StoreCaseOptions:
     hidden_by: tuple[str, ...] = ("cloud", "cloud_shadow")
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.hidden_by if name not in QUALITY_BITS]
-        require(not unknown, f"unknown quality flag {unknown}", f"choose among {', '.join(QUALITY_BITS)}")
+        check_flags(self.hidden_by)
         for date in self.dates:
             day_of(date)
 
@@ -69,7 +67,7 @@ def pairs_of(
         If the store has no such row; it names the nearest.
     """
     options = options or StoreCaseOptions()
-    day, times = day_of(label_date), _times(cube)
+    day, times = day_of(label_date), middles(cube).astype("datetime64[s]")
     apart = (times - day).astype(np.float64) / 86400.0
     wanted = np.array([day_of(date) for date in options.dates], "datetime64[D]")
     days = times.astype("datetime64[D]")
@@ -113,29 +111,20 @@ def store_cases(
     """
     options = options or StoreCaseOptions()
     resolution = abs(float(grid_of(cube).resolution.x))
-    bits = np.uint8(sum(QUALITY_BITS[name] for name in options.hidden_by))
     for row, time, _ in pairs_of(cube, label_date, options):
         loaded = cube[["glacier_probability", "quality"]].isel(time=row).compute()
-        hidden = (loaded["quality"].to_numpy() & bits) > 0
+        unseen = hidden(loaded["quality"].to_numpy(), options.hidden_by)
         yield Case(
             name=str(cube.attrs.get("region", "store")),
             time=time,
             probability=loaded["glacier_probability"].to_numpy().astype(np.float32),
             truth=reference.truth,
             known=reference.known,
-            counted=reference.known & ~hidden,
+            counted=reference.known & ~unseen,
             resolution=resolution,
             glaciers=reference.glaciers,
             names=reference.names,
         )
-
-
-def _times(cube: xr.Dataset) -> npt.NDArray[np.datetime64]:
-    times = cube["time"].to_numpy()
-    if "time_bnds" in cube.coords:
-        bounds = cube["time_bnds"].to_numpy()
-        times = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) / 2
-    return times.astype("datetime64[s]")
 
 
 def day_of(date: str) -> np.datetime64:
