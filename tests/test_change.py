@@ -84,6 +84,22 @@ def test_years_take_the_median_of_clear_dates() -> None:
     assert list(series["time"].dt.year) == [2020, 2021]
 
 
+def test_a_window_belongs_to_the_year_of_its_middle() -> None:
+    windows = cube()
+    # The last one begins in 2020, and most of it lies in 2021.
+    starts = np.array(["2020-07-01", "2020-08-01", "2020-12-20"], "datetime64[ns]")
+    ends = np.array(["2020-07-31", "2020-08-31", "2021-02-20"], "datetime64[ns]")
+    bounds = ("time", "bnds"), np.stack([starts, ends], axis=1)
+    windows = windows.assign_coords(time=starts, time_bnds=bounds)
+    series = area_series(windows, outlines(all=(0, 0, 80, 60)), AreaOptions(every="year"))
+    assert list(series["time"].dt.year) == [2020, 2021]
+    np.testing.assert_allclose(series["area_km2"], [0.24, 0.12])
+    flat = windows.drop_vars("time_bnds")
+    assert list(area_series(flat, outlines(all=(0, 0, 80, 60)), "year")["time"].dt.year) == [2020]
+    change = area_change(windows, outlines(all=(0, 0, 80, 60)), 2020, 2021)
+    np.testing.assert_allclose(change["change_km2"], [-0.12])
+
+
 def test_unknown_flags_are_refused() -> None:
     with pytest.raises(GlaciercubeError, match=r"unknown quality flag \['fog'\]"):
         AreaOptions(hidden_by=("cloud", "fog"))

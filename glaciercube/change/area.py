@@ -173,7 +173,7 @@ def _one_outline(
     side = abs(geobox.resolution.x)
     pixel = abs(geobox.resolution.x * geobox.resolution.y) / 1e6
     full = outline.geometry.area / 1e6
-    here = cube[["glacier_probability", "quality"]].isel(y=window[0], x=window[1])
+    here = cube.isel(y=window[0], x=window[1])
     for time, found, dates in clear_maps(here, options):
         probability = found[inside]
         clear = np.isfinite(probability)

@@ -130,7 +130,7 @@ def _one_change(
     window = window_of(outline.geometry, geobox)
     require(window is not None, "the outline does not meet the grid", "choose those that do")
     inside = mask_of(outline.geometry, geobox[window])
-    here = cube[["glacier_probability", "quality"]].isel(y=window[0], x=window[1])  # type: ignore[index]
+    here = cube.isel(y=window[0], x=window[1])  # type: ignore[index]
     (early, before), (late, after) = (_map_of(here, options, when) for when in (first, last))
     if early >= late:
         raise StoreError(f"the change is from {early:%Y-%m-%d} to {late:%Y-%m-%d}", "give an earlier and a later time")

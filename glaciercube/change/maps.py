@@ -57,7 +57,8 @@ def clear_maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Time
     Parameters
     ----------
     here : Dataset
-        With ``glacier_probability`` and ``quality`` (time, y, x).
+        With ``glacier_probability`` and ``quality`` (time, y, x), and of windows the coordinate ``time_bnds``: give it
+        whole, since xarray drops that one where variables are picked.
     options : AreaOptions
         Dates or years, and which flags hide a pixel.
 
@@ -84,7 +85,7 @@ def clear_maps(here: xr.Dataset, options: AreaOptions) -> Iterator[tuple[pd.Time
 
 
 def _clear(part: xr.Dataset, options: AreaOptions) -> npt.NDArray[np.float64]:
-    loaded = part.compute()
+    loaded = part[["glacier_probability", "quality"]].compute()
     unseen = hidden(loaded["quality"].to_numpy(), options.hidden_by)
     return np.where(unseen, np.nan, loaded["glacier_probability"].to_numpy())
 

@@ -146,7 +146,7 @@ def regional_std(
     masks = [mask_of(geometry, geobox) for geometry in frame.geometry]
     inside, side = np.any(masks, axis=0), abs(geobox.resolution.x)
     rows = []
-    for time, probability, _ in clear_maps(cube[["glacier_probability", "quality"]], options):
+    for time, probability, _ in clear_maps(cube, options):
         each = [area_std(probability, side, correlation, mask) for mask in masks]
         rows.append(
             {
