@@ -19,7 +19,7 @@ from odc.geo.xr import xr_coords
 
 from glaciercube.bench import physics
 from glaciercube.bench.corrections import CORRECTIONS
-from glaciercube.bench.priors import event_chip, ice_of, interval, prior_scores
+from glaciercube.bench.priors import event_chip, interval, prior_scores
 from glaciercube.bench.retreat import MEASURES, loss_scores, seen_by, static_modalities
 from glaciercube.change.area import area_series
 from glaciercube.change.difference import area_change
@@ -43,6 +43,7 @@ from glaciercube.change.terrain import (
     write_terrain_record,
 )
 from glaciercube.errors import ConfigError, CubeError, StoreError
+from glaciercube.evaluation.predict import ice_of
 from glaciercube.inference import QUALITY_BITS
 from glaciercube.models import load_model
 from glaciercube.models.builtin import SHIPPED

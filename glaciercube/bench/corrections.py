@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from glaciercube.bench.flow import drainage, fed_terminus, with_accumulation
-from glaciercube.bench.priors import ice_of
 from glaciercube.cube.coregister import outline_shift
-from glaciercube.evaluation.predict import ice_labels, predict_chip
+from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.simulate.sequence import SequenceOptions

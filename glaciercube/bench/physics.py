@@ -10,13 +10,13 @@ from typing import Any, Final, TypeAlias
 from glaciercube.bench.corrections import CORRECTIONS, SEEDS, correction_scores, scene_options
 from glaciercube.bench.keeping import keep
 from glaciercube.bench.priors import SEEDS as SERIES_SEEDS
-from glaciercube.bench.priors import event_chip, ice_of, interval, prior_scores
+from glaciercube.bench.priors import event_chip, interval, prior_scores
 from glaciercube.bench.report import Section
 from glaciercube.bench.retreat import FAMILIES, LOSS, MEASURES, SCENES, loss_options, shares_of
 from glaciercube.bench.retreat import SEEDS as RETREAT_SEEDS
 from glaciercube.change.priors import PriorOptions
 from glaciercube.change.terrain import WANTED
-from glaciercube.evaluation.predict import ice_labels, predict_chip
+from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models.base import Model
 from glaciercube.models.builtin import SHIPPED
 from glaciercube.models.chips import Chip

@@ -14,14 +14,14 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from glaciercube.change.priors import PriorOptions, smooth_series
-from glaciercube.evaluation.predict import ice_labels, predict_chip
+from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
-__all__ = ["event_chip", "ice_of", "interval", "prior_scores", "years_of"]
+__all__ = ["event_chip", "interval", "prior_scores", "years_of"]
 
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Probability: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -34,12 +34,6 @@ _RESAMPLED = 2000
 def years_of(chip: Chip) -> npt.NDArray[np.float64]:
     """Years of the dates since the first."""
     return np.asarray((chip.days - chip.days[0]) / 365.25)
-
-
-def ice_of(chip: Chip) -> BoolArray:
-    """Where ice is, (time, y, x)."""
-    names = list(chip.labels)
-    return np.isin(chip.label, [names.index(name) for name in ice_labels(chip)])
 
 
 def prior_scores(

@@ -18,9 +18,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from glaciercube.bench.keeping import keep
-from glaciercube.bench.priors import ice_of, interval
+from glaciercube.bench.priors import interval
 from glaciercube.change.terrain import RECORDS, TERRAIN_VARIABLES, Share, TerrainRecord, write_terrain_record
-from glaciercube.evaluation.predict import ice_labels, predict_chip
+from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip

@@ -14,23 +14,24 @@ from glaciercube.errors import ModelError, require
 from glaciercube.evaluation.cases import Case, ClassCounts
 from glaciercube.models.base import Model
 from glaciercube.models.chips import UNKNOWN, Chip, inputs_for
-from glaciercube.models.classes import membership
+from glaciercube.models.classes import ICE, ICE_PARTS, membership
 
 __all__ = [
     "PredictOptions",
     "cases_of",
     "groups_of",
     "ice_labels",
+    "ice_of",
     "predict_chip",
     "predict_classes",
 ]
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
-#: Labels that are ice, where a chip has them.
-_ICE = ("glacier", "clean_ice", "debris_covered_ice", "debris")
+#: Labels that are ice, where a chip has them: those of sets of debris alone are named so.
+_ICE_LABELS = (*ICE, "debris")
 _FRONT = "front"
-_DEBRIS = ("debris_covered_ice",)
+_DEBRIS = ICE_PARTS[1:]
 # Dates given to a model of single dates at a time.
 _BATCH = 8
 
@@ -156,15 +157,27 @@ def ice_labels(chip: Chip, positive: Sequence[str] = ()) -> tuple[str, ...]:
         If the chip lacks one of those that are named, or has none that is known to be ice.
     """
     stray = [name for name in positive if name not in chip.labels]
-    found = tuple(positive) or tuple(name for name in chip.labels if name in _ICE)
+    found = tuple(positive) or tuple(name for name in chip.labels if name in _ICE_LABELS)
     if not found and _FRONT in chip.labels:
         found = (_FRONT,)
     if stray or not found:
         raise ModelError(
-            f"chip {chip.name!r} has no label {', '.join(stray) or ' or '.join(_ICE)}",
+            f"chip {chip.name!r} has no label {', '.join(stray) or ' or '.join(_ICE_LABELS)}",
             f"say which of its labels is to be found: {', '.join(chip.labels)}",
         )
     return found
+
+
+def ice_of(chip: Chip, positive: Sequence[str] = ()) -> npt.NDArray[np.bool_]:
+    """Where a chip's labels are those that are to be found, (time, y, x) bool; elsewhere and where unknown, False.
+
+    Raises
+    ------
+    ModelError
+        As `ice_labels`.
+    """
+    names = list(chip.labels)
+    return np.isin(chip.label, [names.index(name) for name in ice_labels(chip, positive)])
 
 
 def cases_of(model: Model, chips: Iterable[Chip], options: PredictOptions | None = None) -> Iterator[Case]:
@@ -191,7 +204,7 @@ def cases_of(model: Model, chips: Iterable[Chip], options: PredictOptions | None
         found = predict_classes(model, chip, without=options.without, alone=options.alone)
         groups = groups_of(chip.labels, model.contract.classes)
         debris = [i for i, classes in enumerate(chip.labels.values()) if tuple(classes) == _DEBRIS]
-        wanted = [i for i, name in enumerate(chip.labels) if name in names]
+        truth = ice_of(chip, options.positive)
         for index, time in enumerate(chip.time):
             label, weight = chip.label[index], chip.weight[index]
             known = label != UNKNOWN
@@ -200,7 +213,7 @@ def cases_of(model: Model, chips: Iterable[Chip], options: PredictOptions | None
                 name=chip.name,
                 time=time,
                 probability=np.minimum(found[index, members].sum(axis=0), np.float32(1.0)),
-                truth=np.isin(label, wanted),
+                truth=truth[index],
                 known=known,
                 counted=counted,
                 resolution=chip.resolution,

@@ -15,6 +15,8 @@ __all__ = [
     "CLASSES",
     "GLACIER_PROBABILITY",
     "GROUND",
+    "ICE",
+    "ICE_PARTS",
     "PRESENCE",
     "SIDES",
     "ZONES",
@@ -42,9 +44,13 @@ CLASSES: Mapping[str, str] = {
     "unknown": "not shown, such as radar shadow",
 }
 
+#: Glacier ice, parted by what lies on it; and all classes that are glacier ice, parted or not.
+ICE_PARTS = ("clean_ice", "debris_covered_ice")
+ICE = ("glacier", *ICE_PARTS)
+
 #: Usual sets of classes.
 PRESENCE = ("other", "glacier")
-GROUND = ("other", "clean_ice", "debris_covered_ice", "seasonal_snow", "water")
+GROUND = ("other", *ICE_PARTS, "seasonal_snow", "water")
 ZONES = ("ocean", "land", "glacier")
 SIDES = ("seaward", "front", "inland")
 

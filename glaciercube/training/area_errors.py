@@ -14,7 +14,7 @@ from glaciercube.change import error_scale
 from glaciercube.change.conformal import Quantity
 from glaciercube.cube import nan_median
 from glaciercube.errors import ModelError
-from glaciercube.evaluation.predict import ice_labels, predict_chip
+from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models.base import Model
 from glaciercube.models.chips import UNKNOWN, Chip
 
@@ -109,16 +109,13 @@ def modalities_of(model: Model, chip: Chip) -> tuple[str, ...] | None:
 
 def maps_of(model: Model, chip: Chip) -> Maps:
     """Predict a chip, and hide what a user's masks would hide: cloud, wherever the optical sensor is used."""
-    labels = list(chip.labels)
-    names = ice_labels(chip)
-    classes = [each for name in names for each in chip.labels[name]]
+    classes = [each for name in ice_labels(chip) for each in chip.labels[name]]
     found = predict_chip(model, chip, classes=classes).astype(np.float64)
     hidden = chip.label == UNKNOWN
     if "red" in chip.variables:
         hidden |= chip.weight < 1
-    ice = np.isin(chip.label, [labels.index(name) for name in names])
     year = chip.time.astype("datetime64[Y]").astype(np.int64) + 1970
-    return Maps(np.where(hidden, np.nan, found), ice, year)
+    return Maps(np.where(hidden, np.nan, found), ice_of(chip), year)
 
 
 def area_errors(chip: Chip, maps: Maps, rng: np.random.Generator) -> Iterator[AreaError]:

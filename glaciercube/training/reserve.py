@@ -19,6 +19,7 @@ from glaciercube.change import Calibration
 from glaciercube.change.conformal import SHARE_EDGES
 from glaciercube.errors import ModelError
 from glaciercube.models.chips import UNKNOWN, Chip
+from glaciercube.models.classes import ICE_PARTS
 from glaciercube.training.area_errors import AreaError
 
 __all__ = ["LEVELS", "shortfalls", "traits_of", "worst"]
@@ -33,7 +34,6 @@ _FOLDS = 5
 _LEAST_PART, _LARGEST_PART = 0.2, 0.6
 # One share of ice of each of the groups that `Calibration.quantiles` tells apart.
 _SHARES = (0.2, 0.7, 0.95)
-_ICE = ("clean_ice", "debris_covered_ice")
 _SAID = {"sun": "sun", "cloud": "cloud", "latitude": "latitude", "age": "dem_age", "loss": "loss"}
 
 
@@ -49,12 +49,12 @@ def traits_of(chip: Chip) -> dict[str, float]:
     """
     names, known = list(chip.labels), chip.label != UNKNOWN
     share = {n: float((chip.label[known] == i).mean()) if known.any() else 0.0 for i, n in enumerate(names)}
-    ice = sum(share.get(name, 0.0) for name in _ICE)
+    ice = sum(share.get(name, 0.0) for name in ICE_PARTS)
     found = {
         "snow": share.get("seasonal_snow", 0.0),
         "water": share.get("water", 0.0),
         "ice": ice,
-        "debris": share.get(_ICE[1], 0.0) / max(ice, 1e-9),
+        "debris": share.get(ICE_PARTS[1], 0.0) / max(ice, 1e-9),
         "resolution": float(chip.resolution),
     }
     said = chip.attributes

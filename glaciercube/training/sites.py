@@ -14,14 +14,12 @@ from scipy.spatial import cKDTree
 
 from glaciercube.errors import ModelError
 from glaciercube.models.chips import UNKNOWN, Chip
+from glaciercube.models.classes import ICE
 
-__all__ = ["ICE_CLASSES", "Site", "block_of", "close_pairs", "gaps", "positions", "site_of", "sites_of"]
+__all__ = ["Site", "block_of", "close_pairs", "gaps", "positions", "site_of", "sites_of"]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Pairs: TypeAlias = npt.NDArray[np.int64]
-
-#: Classes whose area counts as glacier's.
-ICE_CLASSES = frozenset({"glacier", "clean_ice", "debris_covered_ice"})
 
 # WGS 84 (NIMA TR8350.2): semi-major axis in metres, and first eccentricity squared.
 _MAJOR, _ECCENTRICITY = 6378137.0, 6.69437999014e-3
@@ -78,7 +76,7 @@ def sites_of(chips: Sequence[Chip]) -> tuple[Site, ...]:
 
 def _ice(chip: Chip) -> float:
     """Glacier in a chip at its first date, km2."""
-    indices = [index for index, classes in enumerate(chip.labels.values()) if ICE_CLASSES & set(classes)]
+    indices = [index for index, classes in enumerate(chip.labels.values()) if not set(ICE).isdisjoint(classes)]
     first = chip.label[0]
     count = int((np.isin(first, indices) & (first != UNKNOWN)).sum())
     return count * chip.resolution**2 / 1e6

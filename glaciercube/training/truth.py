@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from glaciercube.errors import OutlineError, require
 from glaciercube.models.chips import UNKNOWN
-from glaciercube.models.classes import CLASSES
+from glaciercube.models.classes import CLASSES, ICE_PARTS
 from glaciercube.training.inventory import Inventory
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ DebrisLayer: TypeAlias = Callable[[GeoBox], npt.NDArray[np.uint8]]
 
 # Metres around a window within which the edges of outlines are looked for.
 _FAR = 1000.0
-_DEBRIS = ("clean_ice", "debris_covered_ice")
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class TruthOptions:
         inventory is complete, and all other ground is `outside`.
     """
 
-    inside: tuple[str, ...] = _DEBRIS
+    inside: tuple[str, ...] = ICE_PARTS
     outside: tuple[str, ...] = ("other", "seasonal_snow", "water")
     retreat: float = 7.0
     half_life: float | None = 20.0
@@ -123,9 +122,11 @@ def labels_of(options: TruthOptions, *, debris: bool) -> dict[str, tuple[str, ..
         Whether it is known where debris lies; where it is not, ice stays either.
     """
     if debris:
-        require(options.inside == _DEBRIS, "a debris layer parts no such outlines", f"leave inside as {list(_DEBRIS)}")
-        return {"other": options.outside, **{name: (name,) for name in _DEBRIS}, "glacier": options.inside}
-    return {"other": options.outside, "glacier" if options.inside == _DEBRIS else options.inside[0]: options.inside}
+        require(
+            options.inside == ICE_PARTS, "a debris layer parts no such outlines", f"leave inside as {list(ICE_PARTS)}"
+        )
+        return {"other": options.outside, **{name: (name,) for name in ICE_PARTS}, "glacier": options.inside}
+    return {"other": options.outside, "glacier" if options.inside == ICE_PARTS else options.inside[0]: options.inside}
 
 
 def label_window(

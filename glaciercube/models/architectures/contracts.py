@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from glaciercube.errors import ModelError
 from glaciercube.models.architectures.fields import front_field, hed_field, segnet_field
-from glaciercube.models.classes import PRESENCE, SIDES, ZONES, Output
+from glaciercube.models.classes import ICE, PRESENCE, SIDES, ZONES, Output
 from glaciercube.models.contract import Contract, Modality, Parameter, Reflectance
 from glaciercube.models.reach import TimeContext, Windows
 
@@ -153,8 +153,7 @@ def _outputs(kind: _Kind, architecture: str, classes: tuple[str, ...]) -> tuple[
 
 
 def _glacier(architecture: str, classes: tuple[str, ...]) -> tuple[str, ...]:
-    usual = ("glacier", "clean_ice", "debris_covered_ice")
-    found = tuple(name for name in classes if name in usual)
+    found = tuple(name for name in classes if name in ICE)
     if not found:
         raise ModelError(
             f"none of the classes {', '.join(classes)} of {architecture} is known to be of a glacier",
