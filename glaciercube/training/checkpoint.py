@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from glaciercube.errors import ModelError
+from glaciercube.training.fingerprint import differences
 
 __all__ = ["Average", "State", "keep", "resume"]
 
@@ -79,7 +80,7 @@ class Average:
 
 def keep(
     path: Path,
-    fingerprint: str,
+    identity: Mapping[str, str],
     state: State,
     optimiser: torch.optim.Optimizer,
     average: Average,
@@ -94,7 +95,7 @@ def keep(
     for number, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"moments/{number}/{name}": value for name, value in moments.items()}
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {"state": json.dumps(state.__dict__), "fingerprint": fingerprint}
+    header = {"state": json.dumps(state.__dict__), "identity": json.dumps(dict(identity))}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     save_file(plain, part, metadata=header)
@@ -102,9 +103,18 @@ def keep(
 
 
 def resume(
-    path: Path | None, fingerprint: str, optimiser: torch.optim.Optimizer, average: Average
+    path: Path | None, identity: Mapping[str, str], optimiser: torch.optim.Optimizer, average: Average
 ) -> tuple[State, dict[str, Tensor]]:
     """Go on from a checkpoint, if there is one: puts back weights, average and moments.
+
+    Parameters
+    ----------
+    path : Path or None
+        Of the checkpoint.
+    identity : mapping of str to str
+        As of `glaciercube.training.fingerprint.fit_identity`: the checkpoint must be of the same fit.
+    optimiser, average
+        Into which it is put.
 
     Returns
     -------
@@ -127,16 +137,22 @@ def resume(
         state = State(**json.loads(header["state"]))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ModelError(f"the checkpoint {path} cannot be read ({error})", "delete it to begin anew") from error
-    if header.get("fingerprint") != fingerprint:
-        raise ModelError(
-            f"the checkpoint {path} is of a fit with another model, other options or other chips",
-            "go on with the same, or delete it to begin anew",
-        )
+    _check_same(path, identity, header.get("identity", "{}"))
     average.module.load_state_dict(_under(tensors, "weights/"))
     for name, value in _under(tensors, "average/").items():
         average.tensors[name].copy_(value)
     _put_moments(optimiser, _under(tensors, "moments/"))
     return state, _under(tensors, "best/")
+
+
+def _check_same(path: Path, identity: Mapping[str, str], kept: str) -> None:
+    """Refuse a checkpoint of another fit, naming what is not the same."""
+    other = differences(identity, json.loads(kept))
+    if other:
+        raise ModelError(
+            f"the checkpoint {path} is of another fit: it differs in {', '.join(other)}",
+            "go on with the same, or write to another folder (out), or delete the checkpoint to begin anew",
+        )
 
 
 def _put_moments(optimiser: torch.optim.Optimizer, found: Mapping[str, Tensor]) -> None:

@@ -36,6 +36,8 @@ __all__ = ["SetInfo", "StoredChips", "content_hash", "read_set", "read_sets", "w
 FORMAT = 1
 _COORDS = ("time", "y", "x", "spatial_ref")
 _TRUTH = ("label", "weight", "glaciers")
+#: What is read of an entry of chips.json.
+_ENTRY = ("name", "key", "split", "place", "footprint", "glacier_km2", "sha256")
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def read_set(folder: str | Path, split: str | None = None, *, check: bool = True
     Raises
     ------
     StoreError
-        If there is no finished set, or it has no such split.
+        If there is no finished set, its list of chips is not what was written, or it has no such split.
     """
     place = Path(folder)
     try:
@@ -144,9 +146,9 @@ def read_set(folder: str | Path, split: str | None = None, *, check: bool = True
         finished = (place / "collection.json").is_file()
     except (OSError, ValueError):
         content, finished = {}, False
-    if not finished or content.get("format") != FORMAT:
+    if not finished or not isinstance(content, dict) or content.get("format") != FORMAT:
         raise StoreError(f"there is no finished set of chips at {place}", "check the path, or write the set again")
-    if _fingerprint(content["chips"]) != content["fingerprint"]:
+    if not _listed(content.get("chips")) or _fingerprint(content["chips"]) != content.get("fingerprint"):
         raise StoreError(f"the list of chips at {place} was changed after it was written", "write or copy it again")
     entries = tuple((str(place), entry) for entry in content["chips"] if split in (None, entry["split"]))
     if not entries:
@@ -213,6 +215,11 @@ class StoredChips(Sequence[Chip]):
             found.setdefault(entry["split"], []).append(index)
         return {name: tuple(indices) for name, indices in found.items()}
 
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 (hex) over the content of the chips in their order, as the sets say it; nothing is read."""
+        return hashlib.sha256(" ".join(entry["sha256"] for _, entry in self.entries).encode()).hexdigest()
+
     def _read(self, folder: str, entry: Mapping[str, Any]) -> Chip:
         import zarr
 
@@ -220,6 +227,12 @@ class StoredChips(Sequence[Chip]):
             group = zarr.open_group(str(Path(folder) / "chips.zarr" / entry["key"]), mode="r")
             said: Any = group.attrs.asdict()["chip"]
             arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
+            lacking = [name for name in (*said["variables"], "label", "weight") if name not in arrays]
+            if lacking:
+                raise ReadError(
+                    f"chip {entry['name']!r} of the set {folder} lacks {', '.join(lacking)}",
+                    "copy or write the set again",
+                )
             chip = _chip(said, arrays)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ReadError(
@@ -327,6 +340,11 @@ def _entry(chip: Chip, split: str, taken: set[str]) -> dict[str, Any]:
         "variables": list(chip.variables),
         "labels": {name: list(classes) for name, classes in chip.labels.items()},
     }
+
+
+def _listed(entries: Any) -> bool:
+    """Whether all entries of chips.json have what is read of them."""
+    return isinstance(entries, list) and all(isinstance(each, dict) and set(_ENTRY) <= set(each) for each in entries)
 
 
 def _fingerprint(entries: Sequence[Mapping[str, Any]]) -> str:

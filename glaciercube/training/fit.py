@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from glaciercube.models.contract import Contract
 from glaciercube.training.batches import Batch, draw_batch, make_batch, prepared
 from glaciercube.training.checkpoint import Average, keep, resume
 from glaciercube.training.cuts import still_cut
+from glaciercube.training.fingerprint import fit_identity
 from glaciercube.training.logs import Log
 from glaciercube.training.losses import Truth
 from glaciercube.training.options import FitOptions
@@ -68,7 +67,7 @@ def fit(
         Looked at every so often; the weights that are best on them are returned.
     checkpoint : Path, optional
         File that the state is kept in; a fit that finds one goes on from there, to the same weights as if it had
-        never stopped.
+        never stopped. Model, starting weights, chips and options must be those that it began with.
     log : Path, optional
         Folder of the table of losses, and of TensorBoard's events.
     device : torch.device or str, optional
@@ -179,6 +178,7 @@ class _Run:
             )
         self.precision = _Precision.of(options, device)
         self.together = not module.absent_is_missing
+        self.identity = self._identity()
         module.to(device).train()
         channels_last(module)
         self.trained = wrapped(Trained(module), self.crew)
@@ -187,20 +187,21 @@ class _Run:
         self.optimiser = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.decay, fused=fused)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision.kind == torch.float16)
         self.average = Average(module, options.average)
-        self.state, self.best = resume(checkpoint, self._fingerprint(), self.optimiser, self.average)
+        self.state, self.best = resume(checkpoint, self.identity, self.optimiser, self.average)
         if self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
         self.says = self.crew.size > 1  # where a process may see no such label, and others do
         self.before, self.began = self.state.seconds, time.process_time()
         self.pool = ThreadPoolExecutor(options.workers, "glaciercube-batches") if options.workers else None
 
-    def _fingerprint(self) -> str:
-        """What a checkpoint must agree with."""
-        settled = asdict(self.options)
-        for name in ("every", "workers", "tensorboard"):
-            settled.pop(name)
-        parts = (self.contract.fingerprint, settled, len(self.chips), len(self.validation))
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    def _identity(self) -> dict[str, str]:
+        """What a checkpoint must agree with; before a weight is trained."""
+        if self.checkpoint is None:
+            return {}
+        found = fit_identity(self.module, self.contract, self.options, self.chips, self.validation)
+        if self.crew.rank:
+            del found["starting weights"]  # those of the first process count
+        return found
 
     @property
     def progress(self) -> float:
@@ -360,7 +361,7 @@ class _Run:
     def _keep(self) -> None:
         if self.checkpoint is not None and self.crew.rank == 0:
             self.state.scaler = self.scaler.state_dict()
-            keep(self.checkpoint, self._fingerprint(), self.state, self.optimiser, self.average, self.best)
+            keep(self.checkpoint, self.identity, self.state, self.optimiser, self.average, self.best)
         self.crew.wait()
 
 

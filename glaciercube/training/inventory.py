@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from dataclasses import dataclass, field
@@ -61,6 +62,16 @@ class Inventory:
     source: str
     drawn_on_image: bool = False
     messages: tuple[str, ...] = field(default=())
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 (hex) over the outlines: whose, of when, and where."""
+        digest = hashlib.sha256(str(self.drawn_on_image).encode())
+        for glacier, date in zip(self.outlines["glacier"], self.outlines["date"].to_numpy(), strict=True):
+            digest.update(f"{glacier}|{date}|".encode())
+        for shape in shapely.to_wkb(self.outlines.geometry.to_numpy()):
+            digest.update(shape)
+        return digest.hexdigest()
 
     def nearest_in_time(self, time: np.datetime64) -> npt.NDArray[np.int64]:
         """Rows of the outlines to hold against an image: of each glacier the one drawn nearest to its date.

@@ -36,6 +36,11 @@ class KeptChips(Sequence[Chip]):
         self._kept: dict[int, Chip] = {}
         self._lock = threading.Lock()
 
+    @property
+    def fingerprint(self) -> str | None:
+        """What the chips are, where they know it without being read; see `glaciercube.training.fingerprint`."""
+        return getattr(self._chips, "fingerprint", None)
+
     def __len__(self) -> int:
         return len(self._chips)
 

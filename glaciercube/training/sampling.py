@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -196,6 +198,24 @@ class SampledChips(Sequence[Chip]):
             "outlines": self.inventory.source,
             "messages": list(self.messages),
         }
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 (hex) over what they are drawn from: grid, dates, windows, options, outlines; no image is read."""
+        grid: GeoBox = self.cube.odc.geobox
+        times, given = self.cube["time"].to_numpy(), asdict(self.options)
+        said: dict[str, Any] = {each.name: given[each.name] for each in fields(SampleOptions)}
+        said |= {"crs": crs_name(grid), "grid": [*grid.affine[:6], *grid.shape]}
+        attrs = {str(name): text for name, text in self.cube.attrs.items() if isinstance(text, str)}
+        said |= {"asked": _asked(self.cube, self.options), "attrs": attrs}
+        said["drawn"] = [(w.row, w.column, [str(times[day]) for day in days]) for w, days in self.drawn]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        digest.update(self.inventory.fingerprint.encode())
+        if self.debris is not None:
+            size = self.options.windows.size
+            for row, column in dict.fromkeys((w.row, w.column) for w, _ in self.drawn):
+                digest.update(self.debris(grid[row : row + size, column : column + size]).tobytes())
+        return digest.hexdigest()
 
     def _name(self, window: Window, days: tuple[int, ...]) -> str:
         date = str(self.cube["time"].to_numpy()[days[0]].astype("datetime64[s]"))
