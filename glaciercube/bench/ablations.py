@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from glaciercube.bench.keeping import answer_file, keep
 from glaciercube.bench.report import Section
 from glaciercube.evaluation.cases import Case
 from glaciercube.evaluation.predict import PredictOptions, cases_of
@@ -216,22 +215,19 @@ def section(out: Path, *, scenes: int = 60, quick: bool = False, kept: bool = Fa
 
 def _answered(question: Question, out: Path, scenes: int, *, kept: bool) -> dict[str, Any] | None:
     model = load_model(question.model)
-    text = repr((_FORMAT, question, model.hash, scenes))
-    path = out / "cells" / f"ablation-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
-    if path.is_file():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    if kept:
-        return None
-    chips = question.scenes(scenes, out / "scenes")
-    found = {
-        "question": question.title,
-        "model": question.model,
-        "scenes": len(chips),
-        "shown": _compared(model, question, chips),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+    def measure() -> dict[str, Any]:
+        chips = question.scenes(scenes, out / "scenes")
+        return {
+            "question": question.title,
+            "model": question.model,
+            "scenes": len(chips),
+            "shown": _compared(model, question, chips),
+        }
+
+    found: dict[str, Any] | None = keep(
+        answer_file(out / "cells", "ablation", _FORMAT, question, model.hash, scenes), measure, kept=kept
+    )
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from glaciercube.bench.entrants import Entrant, Unsuited, start
+from glaciercube.bench.keeping import keep
 from glaciercube.bench.scoring import cases_for, score_cases, seconds_per_megapixel
 from glaciercube.bench.sets import BenchSet, Fold
 from glaciercube.errors import ModelError
@@ -121,17 +122,11 @@ def run_module(
     contract, module = made
     facts: dict[str, Any] = {"set": bench.name, "fold": fold.name, "entrant": entrant.title, "kind": entrant.kind}
     path = folder / f"{_key(entrant, bench, fold, budget, contract, module)}.json"
-    if path.is_file():
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return known
-    if kept:
-        return facts | {"parameters": module.parameter_count, "skipped": "not run"}
-    found = facts | {"parameters": module.parameter_count} | _scored(entrant, bench, fold, budget, contract, module)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    part.replace(path)
-    return found
+    facts["parameters"] = module.parameter_count
+    found: dict[str, Any] | None = keep(
+        path, lambda: facts | _scored(entrant, bench, fold, budget, contract, module), kept=kept
+    )
+    return facts | {"skipped": "not run"} if found is None else found
 
 
 def _scored(

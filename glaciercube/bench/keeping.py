@@ -5,37 +5,57 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-__all__ = ["keep"]
+from glaciercube.errors import ConfigError
 
-# Raised when an answer comes to mean something else: older ones are then made anew.
-_FORMAT: Final = 2
+__all__ = ["answer_file", "keep", "whole"]
 
 
-def keep(out: Path, asked: tuple[Any, ...], measure: Callable[[], dict[str, Any]], *, kept: bool = False) -> Any:
+def answer_file(folder: Path, name: str, *asked: Any) -> Path:
+    """The file of an answer: its name, and a hash of the ``repr`` of all that was asked."""
+    return folder / f"{name}-{hashlib.sha256(repr(asked).encode()).hexdigest()[:24]}.json"
+
+
+def keep(path: Path, measure: Callable[[], Any], *, kept: bool = False) -> Any:
     """An answer from its file, measured if it is not there.
 
     Parameters
     ----------
-    out : Path
-        Folder of the answers, in ``cells``.
-    asked : tuple
-        What was asked, a name first; all of it counts, by its ``repr``.
+    path : Path
+        The file, whose name tells all that was asked; its folder is made.
     measure : callable
         Gives what JSON can hold.
     kept : bool
-        Whether only to read: what was not measured is then empty.
+        Whether only to read: what was not measured is then None.
+
+    Raises
+    ------
+    ConfigError
+        If the file holds no JSON.
     """
-    digest = hashlib.sha256(repr((_FORMAT, *asked)).encode()).hexdigest()[:24]
-    path = out / "cells" / f"physics-{asked[0]}-{digest}.json"
     if not path.is_file():
         if kept:
-            return {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(measure(), indent=1), encoding="utf-8")
+            return None
+        text = json.dumps(measure(), indent=1)
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} holds no answer ({error})", "delete it, and it is measured anew") from error
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside another to write to, which takes that one's place at the end: there is all of it, or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
         part.replace(path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    finally:
+        part.unlink(missing_ok=True)

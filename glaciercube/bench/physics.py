@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from glaciercube.bench.corrections import CORRECTIONS, SEEDS, correction_scores, scene_options
-from glaciercube.bench.keeping import keep
+from glaciercube.bench.keeping import answer_file, keep
 from glaciercube.bench.priors import SEEDS as SERIES_SEEDS
 from glaciercube.bench.priors import event_chip, interval, prior_scores
 from glaciercube.bench.report import Section
-from glaciercube.bench.retreat import FAMILIES, LOSS, MEASURES, SCENES, loss_options, shares_of
+from glaciercube.bench.retreat import ANSWERS, FAMILIES, LOSS, MEASURES, SCENES, loss_options, shares_of
 from glaciercube.bench.retreat import SEEDS as RETREAT_SEEDS
 from glaciercube.change.priors import PriorOptions
 from glaciercube.change.terrain import WANTED
@@ -114,8 +114,9 @@ def change_section(model: Model, families: Sequence[str], out: Path, *, quick: b
             seeds = [SERIES_SEEDS[20 + n] for n in range(count)]
             return _prior(model, simulated_chips(seeds, options, folder=out / "scenes", progress=False))
 
-        asked = ("prior", model.hash, options, count, PriorOptions())
-        record[family] = found = keep(out, asked, measure, kept=kept)
+        asked = (ANSWERS, "prior", model.hash, options, count, PriorOptions())
+        path = answer_file(out / "cells", "physics-prior", *asked)
+        record[family] = found = keep(path, measure, kept=kept) or {}
         for event, shown in found.items():
             for name, values in shown.items():
                 sign = "+" if name == "difference" else ""
@@ -177,7 +178,9 @@ def corrections_section(model: Model, families: Sequence[str], out: Path, *, qui
                 for title in CORRECTIONS
             }
 
-        record[family] = found = keep(out, ("corrections", model.hash, options, count), measure, kept=kept)
+        asked = (ANSWERS, "corrections", model.hash, options, count)
+        path = answer_file(out / "cells", "physics-corrections", *asked)
+        record[family] = found = keep(path, measure, kept=kept) or {}
         for title, values in found.items():
             cells = (_cell(values[name], "+" if name == "difference" else "") for name in values)
             rows.append((title, family, *cells))
