@@ -21,7 +21,9 @@ from glaciercube.evaluation.glaciers import (
     glacier_zones,
     hidden_glaciers,
 )
+from glaciercube.evaluation.jsonable import jsonable
 from glaciercube.evaluation.report import evaluate_cases, write_report
+from glaciercube.evaluation.segmentation import Confusion
 
 SHAPE = (40, 60)
 
@@ -166,3 +168,16 @@ def test_report_says_the_same_twice_and_dashes_what_has_no_value(tmp_path: Path)
     for group in content["sizes"]:
         assert f"| {group['name']} | {group['glaciers']} | {group['images']} |" in text
     assert written["picture"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_records_become_what_json_can_hold() -> None:
+    held = {1: (Confusion(1, 1, 0, 2), math.inf), "none": [math.nan, None], "digits": 0.123456}
+    found = jsonable(held, 3)
+    assert found["1"][0] == {
+        **{"hits": 1, "false_alarms": 1, "misses": 0, "rejections": 2},
+        **{"iou": 0.5, "f1": 0.667, "precision": 0.5, "recall": 1.0, "accuracy": 0.75, "pixels": 4},
+    }
+    assert found["1"][1] is None
+    assert found["none"] == [None, None]
+    assert (found["digits"], jsonable(held)["digits"]) == (0.123, 0.123456)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -32,6 +32,7 @@ from glaciercube.bench.report import Section
 from glaciercube.bench.scoring import seconds_per_megapixel
 from glaciercube.change.fronts import FrontOptions, find_fronts, front_between
 from glaciercube.evaluation.fronts import FrontCase, score_fronts
+from glaciercube.evaluation.jsonable import jsonable
 from glaciercube.models.architectures.contracts import BRIGHTNESS, architecture_contract
 from glaciercube.models.architectures.layers import DoubleConv
 from glaciercube.models.architectures.segmenter import Segmenter, integers, number
@@ -354,7 +355,7 @@ def _cells(
             made, cell = run_entrant(entrant, train_on, test_on, recipe, trainings=trainings, kept=out / "trainings")
             if entrant.name != "plain-unet":  # of the benchmark alone: no folder says how to build it
                 save_model(made, out / key)
-            kept.write_text(json.dumps(_plain(cell), indent=1), encoding="utf-8")
+            kept.write_text(json.dumps(jsonable(cell), indent=1), encoding="utf-8")
         cells.append(json.loads(kept.read_text(encoding="utf-8")))
     return cells
 
@@ -400,15 +401,6 @@ def _row(title: str, cell: Mapping[str, Any]) -> Iterable[str]:
 def _untrained(entrant: Entrant) -> tuple[str, ...]:
     weights = sum(parameter.numel() for parameter in entrant.module().parameters())
     return (entrant.title, f"not trained: {entrant.unfair}", "", "", "", "", f"{weights / 1e6:.2f} M", "", "0")
-
-
-def _plain(value: Any) -> Any:
-    """In what JSON can hold: None for NaN."""
-    if isinstance(value, Mapping):
-        return {key: _plain(held) for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

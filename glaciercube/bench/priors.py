@@ -18,6 +18,7 @@ from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
+from glaciercube.region.sun import DAYS_PER_YEAR
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
@@ -33,7 +34,7 @@ _RESAMPLED = 2000
 
 def years_of(chip: Chip) -> npt.NDArray[np.float64]:
     """Years of the dates since the first."""
-    return np.asarray((chip.days - chip.days[0]) / 365.25)
+    return np.asarray((chip.days - chip.days[0]) / DAYS_PER_YEAR)
 
 
 def prior_scores(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import torch
 
 from glaciercube.bench.sets import BenchSet
 from glaciercube.evaluation.cases import Case
+from glaciercube.evaluation.jsonable import jsonable
 from glaciercube.evaluation.predict import predict_classes
 from glaciercube.evaluation.reliability import NEAR, pixels_of, reliability
 from glaciercube.evaluation.segmentation import segmentation
@@ -52,9 +53,10 @@ class FoldScores:
     pixels: int
     unseen: int
 
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, float | None]:
         """All of them, None in place of NaN, as JSON wants it."""
-        return {key: None if math.isnan(v) else v for key, v in asdict(self).items()}  # type: ignore[misc]
+        found: dict[str, float | None] = jsonable(self)
+        return found
 
 
 def members_of(model: Model, bench: BenchSet) -> list[int]:

@@ -21,6 +21,7 @@ from glaciercube.change.conformal import Calibration
 from glaciercube.change.maps import clear_maps, mask_of, window_of
 from glaciercube.change.terrain import check_terrain
 from glaciercube.errors import StoreError, require
+from glaciercube.region.sun import DAYS_PER_YEAR
 from glaciercube.store import UNFINISHED, provenance_of
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ CHANGE_COLUMNS = (
     "in_grid",
     "outline_area_km2",
 )
-_DAYS_PER_YEAR = 365.25
 
 
 def area_change(
@@ -116,7 +116,7 @@ def area_change(
             "give one with quantity='change'",
         )
         table = calibration.change_interval(table, options.level)
-    years = (table["last"] - table["first"]).dt.total_seconds() / 86400 / _DAYS_PER_YEAR
+    years = (table["last"] - table["first"]).dt.total_seconds() / 86400 / DAYS_PER_YEAR
     rates = {"rate_km2_per_year": "change_km2", "lower_rate": "lower_km2", "upper_rate": "upper_km2"}
     found = table.assign(**{rate: table[of] / years for rate, of in rates.items()})[list(CHANGE_COLUMNS)]
     if calibration is not None:

@@ -19,6 +19,7 @@ from glaciercube.change.rows import check_flags, hidden
 from glaciercube.change.terrain import MADE
 from glaciercube.cube import nan_median
 from glaciercube.errors import CubeError, require
+from glaciercube.region.sun import DAYS_PER_YEAR
 from glaciercube.store import provenance_of
 
 __all__ = ["GAINED", "LOST", "STEEP", "UNCONFIRMED", "PriorOptions", "prior_report", "smooth_series", "with_prior"]
@@ -37,7 +38,6 @@ STEEP: Final = 8
 # Metres from the margin beyond which the chance of change falls no further, and its least value.
 _FAR: Final = 1000.0
 _LEAST: Final = 1e-4
-_YEAR: Final = 365.25
 # Chance of a change between two dates where it is allowed for, and right at the margin.
 _FREE: Final = 0.5
 _OBSERVED_WITH: Final = ("model", "model_hash", "modalities", "variables")
@@ -133,7 +133,7 @@ def with_prior(
     seen = observed
     if "quality" in cube:
         seen = observed.where(~hidden(cube["quality"].transpose("time", "y", "x"), options.hidden_by))
-    years = (times - times[0]).days.to_numpy() / _YEAR
+    years = (times - times[0]).days.to_numpy() / DAYS_PER_YEAR
     resolution = float(abs(observed["x"][1] - observed["x"][0]))
     free = xr.zeros_like(observed.isel(time=0), dtype=bool) if allow is None else allow.transpose("y", "x")
     stack = _apply(seen.data, free.data, years, resolution, options)

@@ -13,6 +13,7 @@ from glaciercube.change.area import AreaOptions, calibration_of, open_cube, outl
 from glaciercube.change.correlation import ErrorCorrelation, area_std
 from glaciercube.change.maps import clear_maps, mask_of
 from glaciercube.errors import ModelError, require
+from glaciercube.region.sun import DAYS_PER_YEAR
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -68,7 +69,7 @@ def regional_change(table: pd.DataFrame, *, correlation: float | None = None) ->
     """
     sums = ["change_km2", "first_area_km2", "outline_area_km2"]
     total = _summed(table, ["first", "last"], "change_km2", sums, _shared(table, correlation))
-    years = (total["last"] - total["first"]).dt.total_seconds() / (86400 * 365.25)
+    years = (total["last"] - total["first"]).dt.total_seconds() / (86400 * DAYS_PER_YEAR)
     rates = {"rate_km2_per_year": "change_km2", "lower_rate": "lower_km2", "upper_rate": "upper_km2"}
     total = total.assign(**{rate: total[of] / years for rate, of in rates.items()})
     return total[["first", "last", *sums[:1], "lower_km2", "upper_km2", *rates, *sums[1:], "coverage"]]

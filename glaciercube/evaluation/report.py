@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +23,8 @@ from glaciercube.evaluation.glaciers import (
     glacier_table,
     hidden_glaciers,
 )
-from glaciercube.evaluation.markdown import OVERLAP, markdown
+from glaciercube.evaluation.jsonable import jsonable
+from glaciercube.evaluation.markdown import markdown
 from glaciercube.evaluation.reliability import NEAR, Reliability, pixels_of, reliability, save_reliability
 from glaciercube.evaluation.segmentation import Confusion, Segmentation, debris_confusion, segmentation
 from glaciercube.evaluation.sensors import SensorRow
@@ -110,7 +110,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it in what JSON can hold; NaN is None."""
-        plain: dict[str, Any] = {"format": FORMAT} | _plain(self)
+        plain: dict[str, Any] = {"format": FORMAT} | jsonable(self)
         return plain
 
 
@@ -197,21 +197,3 @@ def write_report(report: Report, folder: str | Path) -> dict[str, Path]:
     (folder / "report.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / "report.md").write_text(markdown(content), encoding="utf-8")
     return {"markdown": folder / "report.md", "json": folder / "report.json", "picture": picture}
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold, with the scores that are computed from counts."""
-    if dataclasses.is_dataclass(value):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        if isinstance(value, Confusion):
-            fields |= {name: _plain(getattr(value, name)) for name in (*OVERLAP, "accuracy", "pixels")}
-        if isinstance(value, Segmentation):
-            fields["mean_iou"] = _plain(value.mean_iou)
-        return fields
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

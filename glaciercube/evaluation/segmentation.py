@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ class Confusion:
     hits, false_alarms, misses, rejections : int
         Said and true; said and not true; true and not said; neither.
     """
+
+    #: Scores that a report tells beside the counts.
+    COMPUTED: ClassVar = ("iou", "f1", "precision", "recall", "accuracy", "pixels")
 
     hits: int = 0
     false_alarms: int = 0
@@ -104,6 +107,9 @@ class Segmentation:
     unseen : int
         Pixels that have a label and no probability, and are in none of the above.
     """
+
+    #: As of `Confusion`.
+    COMPUTED: ClassVar = ("mean_iou",)
 
     threshold: float
     pooled: Confusion

@@ -11,7 +11,7 @@ from glaciercube.errors import OutlineError
 if TYPE_CHECKING:
     import geopandas as gpd
 
-__all__ = ["ID_COLUMNS", "read_outlines", "read_polygons"]
+__all__ = ["ID_COLUMNS", "ids_of", "read_outlines", "read_polygons"]
 
 _log = logging.getLogger(__name__)
 
@@ -105,10 +105,14 @@ def _mended(frame: gpd.GeoDataFrame, source: str) -> gpd.GeoDataFrame:
     return frame[~frame.geometry.is_empty].reset_index(drop=True)
 
 
-def _with_ids(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+def ids_of(frame: gpd.GeoDataFrame) -> list[str]:
+    """Id of every row: of the first of `ID_COLUMNS` that there is, or else its number."""
     column = next((name for name in ID_COLUMNS if name in frame.columns), None)
-    ids = frame[column].astype(str) if column else [f"outline-{i}" for i in range(len(frame))]
-    frame = frame.assign(outline=list(ids))
+    return list(frame[column].astype(str)) if column else [f"outline-{i}" for i in range(len(frame))]
+
+
+def _with_ids(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    frame = frame.assign(outline=ids_of(frame))
     if frame["outline"].is_unique:
         return frame
     # Two parts of one glacier are one outline.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Final
 
 import numpy as np
 
-__all__ = ["sun_position"]
+__all__ = ["DAYS_PER_YEAR", "sun_position"]
+
+#: Of the Julian calendar, as years of rates and ages are counted.
+DAYS_PER_YEAR: Final = 365.25
 
 
 def sun_position(when: dt.datetime, longitude: float, latitude: float) -> tuple[float, float]:

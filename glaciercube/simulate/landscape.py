@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from glaciercube.region.sun import DAYS_PER_YEAR
 from glaciercube.simulate.ice import IceStates, draw_climate, grow_ice
 from glaciercube.simulate.surface import LAKE, OCEAN, BoolArray, FloatArray, IntArray, Surface
 from glaciercube.simulate.terrain import Relief, carve_relief, draw_style, spectral_noise
@@ -117,7 +118,7 @@ class Landscape:
         """
         scatter = np.random.default_rng([self.seed, 1, when.year]).normal(0, 90)
         peak = 244 if self.latitude >= 0 else 62
-        season = np.cos(2 * np.pi * (when.timetuple().tm_yday - peak) / 365.25)
+        season = np.cos(2 * np.pi * (when.timetuple().tm_yday - peak) / DAYS_PER_YEAR)
         return float(self.line + self.rise * self.passed(when.year) + scatter - 700 * (1 - season))
 
     def surface(self, when: dt.date) -> Surface:

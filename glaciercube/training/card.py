@@ -18,7 +18,7 @@ from glaciercube.training.job import TrainJob
 if TYPE_CHECKING:
     from glaciercube.training.run import Parts
 
-__all__ = ["model_card"]
+__all__ = ["model_card", "slug"]
 
 
 def model_card(
@@ -55,6 +55,11 @@ def model_card(
     if job.note:
         lines += ["", "## Known limits", "", job.note.strip()]
     return "\n".join(lines) + "\n"
+
+
+def slug(name: str) -> str:
+    """A test's name as that of a folder: whatever else than letters, digits, ``-``, ``_`` and ``.`` becomes ``-``."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
 
 
 def _identity(model: Model) -> Iterator[str]:
@@ -113,7 +118,7 @@ def _scores(name: str, report: Report) -> Iterator[str]:
     yield f"{chips}, {report.overlap.pooled.pixels:,} pixels; tolerant: within one pixel of an outline either is right;"
     yield f"ECE: expected calibration error, also within {report.near:g} m of outlines. Expected over true area, less"
     yield f"one: {_number(report.area_bias, signed=True)}. Median distance between outlines, size classes and classes"
-    yield f"stand in `scores/{_slug(name)}/report.md`."
+    yield f"stand in `scores/{slug(name)}/report.md`."
     yield ""
     yield "| shown | IoU | IoU, tolerant | F1 | ECE | ECE near outlines |"
     yield "| --- | --- | --- | --- | --- | --- |"
@@ -125,14 +130,10 @@ def _scores(name: str, report: Report) -> Iterator[str]:
     for shown, *numbers in rows:
         yield f"| {shown} | {' | '.join(map(_number, numbers))} |"
     yield ""
-    yield f"![Reliability on {name}](scores/{_slug(name)}/reliability.png)"
+    yield f"![Reliability on {name}](scores/{slug(name)}/reliability.png)"
 
 
 def _number(value: float, *, signed: bool = False) -> str:
     if not math.isfinite(value):
         return "-"
     return f"{value:+.3f}" if signed else f"{value:.3f}"
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)

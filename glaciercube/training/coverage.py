@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from glaciercube.change import Calibration, find_calibration
 from glaciercube.change.correlation import area_std
 from glaciercube.errors import ModelError
+from glaciercube.evaluation.jsonable import jsonable
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
@@ -38,6 +38,8 @@ LEVEL = 0.9
 MODELS = ("fusion-unet", "fusion-unet-time", "band-ratio")
 #: Limits of size classes, km2.
 SIZES = (0.0, 0.1, 0.5, 1.0, 5.0, np.inf)
+# After the point, in the record.
+_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -193,17 +195,6 @@ def _inputs(modalities: Sequence[str]) -> str:
     return "all" if "radar" in modalities else "no radar"
 
 
-def _plain(value: Any) -> Any:
-    """JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 6)
-    return value
-
-
 def _hold(calibration: Calibration, error: AreaError, chip: Chip, maps: Maps, level: float) -> _Held:
     """Interval of the clear part of a glacier: what is hidden has bounds of its own, which always hold."""
     low, high = calibration.quantiles(level, error.share)
@@ -260,13 +251,13 @@ def main(
             done.add(modalities)
             found = list(check(model, draw_chips(FIRST_SEED, scenes, cache, family=family), missing, path=calibrations))
             rows += found
-            click.echo(table(_plain(asdict(one)) for one in found))
+            click.echo(table(jsonable(one, _DIGITS) for one in found))
     if out is not None:
         record = {
             "family": family,
             "seeds": [FIRST_SEED, FIRST_SEED + scenes],
             "level": LEVEL,
-            "rows": [_plain(asdict(one)) for one in rows],
+            "rows": [jsonable(one, _DIGITS) for one in rows],
         }
         out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -15,7 +15,8 @@ import pandas as pd
 import shapely
 
 from glaciercube.errors import OutlineError
-from glaciercube.region.outlines import ID_COLUMNS, read_polygons
+from glaciercube.region.outlines import ids_of, read_polygons
+from glaciercube.region.sun import DAYS_PER_YEAR
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -100,7 +101,7 @@ class Inventory:
             return np.zeros(len(self.outlines))
         since = time.astype("datetime64[s]") - self.outlines["date"].to_numpy().astype("datetime64[s]")
         days = since.astype("timedelta64[D]").astype(float)
-        return np.where(np.isnat(since), np.nan, days / 365.2425)
+        return np.where(np.isnat(since), np.nan, days / DAYS_PER_YEAR)
 
 
 def read_inventory(
@@ -152,7 +153,7 @@ def read_inventory(
     if frame.empty or not frame.intersects(whole).any():
         raise _apart(source, read_polygons(outlines)[0], geobox)
     dates, messages = _dates(frame, source, date, date_column)
-    kept = _named(frame).assign(date=dates)[["glacier", "date", frame.geometry.name]]
+    kept = frame.assign(glacier=ids_of(frame), date=dates)[["glacier", "date", frame.geometry.name]]
     kept = kept.rename_geometry("geometry") if frame.geometry.name != "geometry" else kept
     messages += _overlapping(kept)
     for message in messages:
@@ -257,12 +258,6 @@ def _without_rock(glaciers: gpd.GeoDataFrame, rock: gpd.GeoDataFrame) -> gpd.Geo
         for number, shape in zip(glaciers[analysis], glaciers.geometry, strict=True)
     ]
     return glaciers.set_geometry(cut, crs=glaciers.crs)
-
-
-def _named(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    column = next((name for name in ID_COLUMNS if name in frame.columns), None)
-    ids = frame[column].astype(str) if column else pd.Series([f"outline-{i}" for i in range(len(frame))])
-    return frame.assign(glacier=list(ids))
 
 
 def _overlapping(frame: gpd.GeoDataFrame) -> list[str]:

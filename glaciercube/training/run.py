@@ -18,7 +18,7 @@ from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.models.registry import save_model
 from glaciercube.training.calibrate import Calibrated, calibrate
-from glaciercube.training.card import model_card
+from glaciercube.training.card import model_card, slug
 from glaciercube.training.fit import fit
 from glaciercube.training.folds import Split, make_folds
 from glaciercube.training.job import TrainJob
@@ -208,7 +208,7 @@ def _train_one(job: TrainJob, parts: Parts, folder: Path, *, progress: bool) -> 
         _log.info("calibrated: %s", said)
     reports = {name: _scored(model, chips, name, job.find) for name, chips in parts.test.items()}
     for name, report in reports.items():
-        write_report(report, folder / "scores" / _plain(name))
+        write_report(report, folder / "scores" / slug(name))
     save_model(model, folder, card=model_card(job, parts, model, said, reports))
     _write_metrics(folder, job, parts, said, reports)
     return Trained(model, folder, reports, said)
@@ -222,10 +222,6 @@ def _scored(model: Model, chips: Sequence[Chip], name: str, find: tuple[str, ...
 def _beside(folder: Path) -> Path:
     """Where the checkpoint, the log and drawn chips go: a model folder holds what its user needs."""
     return folder.with_name(f"{folder.name}.training")
-
-
-def _plain(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
 
 
 def _write_metrics(
