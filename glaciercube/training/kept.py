@@ -37,6 +37,11 @@ class KeptChips(Sequence[Chip]):
         self._lock = threading.Lock()
 
     @property
+    def source(self) -> Sequence[Chip]:
+        """Where they are read from."""
+        return self._chips
+
+    @property
     def fingerprint(self) -> str | None:
         """What the chips are, where they know it without being read; see `glaciercube.training.fingerprint`."""
         return getattr(self._chips, "fingerprint", None)

@@ -19,6 +19,7 @@ from glaciercube.models.chips import Chip
 from glaciercube.models.registry import save_model
 from glaciercube.training.calibrate import Calibrated, calibrate
 from glaciercube.training.card import model_card, slug
+from glaciercube.training.checks import check_calibration, check_contract, check_folder, check_test
 from glaciercube.training.fit import fit
 from glaciercube.training.folds import Split, make_folds
 from glaciercube.training.job import TrainJob
@@ -99,13 +100,15 @@ def train(job: TrainJob, cube: Callable[[], xr.Dataset], *, progress: bool = Tru
     Raises
     ------
     ConfigError
-        If something in the job cannot be used.
+        If something in the job cannot be used: told before the first step, of tests and calibration, too.
     ModelError
-        If the model cannot be trained on the chips.
+        If the model cannot be trained on the chips, or calibrated or scored on theirs.
     """
     require(bool(job.out), "the training has no folder to write to", "give out")
     out, crew = Path(job.out), this_crew()
     cache = Path(job.cache) if job.cache else _beside(out) / "chips"
+    for folder, key in ((out, "out"), (_beside(out), "the folder beside out"), (cache, "cache")):
+        check_folder(folder, key)
     shown = progress and crew.rank == 0
     # One process draws what the others then read.
     if crew.rank:
@@ -118,6 +121,8 @@ def train(job: TrainJob, cube: Callable[[], xr.Dataset], *, progress: bool = Tru
     if not crew.rank:
         crew.wait()
     splits = _splits(job, samples)
+    for split in splits:
+        _check_parts(job, _parts(split, samples, stop, held, others))
     found: list[Trained] = []
     for split in splits:
         parts = _parts(split, samples, stop, held, others)
@@ -170,10 +175,22 @@ def _kept(chips: Sequence[Chip]) -> Sequence[Chip]:
     return chips if isinstance(chips, list | tuple) else KeptChips(chips)
 
 
+def _check_parts(job: TrainJob, parts: Parts) -> None:
+    """Refuse chips that the training could not be ended with, before it begins."""
+    for name, chips in parts.test.items():
+        check_test(chips, name, job.find)
+    if job.calibrate is not None and len(parts.calibration):
+        check_calibration(parts.calibration, job.find)
+
+
 def _train_one(job: TrainJob, parts: Parts, folder: Path, *, progress: bool) -> Trained | None:
     """Fit, calibrate, score and write; None in all processes but the first."""
     work = _beside(folder)
     contract, module = begin(job.network, parts.train, job.fit.seed)
+    for chips in parts.test.values():
+        check_contract(contract, chips, job.find)
+    if job.calibrate is not None and len(parts.calibration):
+        check_contract(contract, parts.calibration, job.find, job.calibrate.without)
     _log.info(
         "training %s, %s weights, on %d chips; %d stop it",
         contract.name,
