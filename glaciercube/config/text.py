@@ -1,20 +1,21 @@
-"""Configurations as they are written: YAML, its short spellings, and errors that name the line."""
+"""Configurations as they are written: YAML, and errors that name the line."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import difflib
-import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import yaml
 
 from glaciercube.config.job import Config
-from glaciercube.errors import ConfigError
+from glaciercube.config.lines import at_line, line_of, refused_part
+from glaciercube.config.spellings import as_fields, expanded, inner
+from glaciercube.errors import ConfigError, GlaciercubeError
 from glaciercube.sensors import Layer, LayerOptions, get_sensor
 
 __all__ = ["load_config", "parse_config"]
@@ -89,72 +90,36 @@ def parse_config(text: str, name: str = "configuration", kind: Any = Config) -> 
         where = f"{name} line {mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or "it is not YAML"
         raise ConfigError(f"{where}: {problem}", "mend the YAML there") from error
+    except ValueError as error:
+        # Of a date such as 2024-02-31, whose line YAML does not tell.
+        raise ConfigError(f"{name} has a date that does not exist ({error})", "mend it") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{name} is not a mapping", "write keys such as region, catalog and time")
-    content = _expanded(content)
+    content = expanded(content)
     _check_keys(kind, content, (), node, name)
+    content = as_fields(kind, content, node)
     layers = content.get("layers")
     for layer, options in layers.items() if isinstance(layers, dict) else ():
         # What is not even of the right kind is told below.
-        with _at_line(name, node, ("layers", layer)), contextlib.suppress(pydantic.ValidationError):
+        with at_line(name, node, ("layers", layer)), contextlib.suppress(pydantic.ValidationError):
             Layer(layer, pydantic.TypeAdapter(LayerOptions).validate_python(options))
     try:
         config = pydantic.TypeAdapter(kind).validate_python(content)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error.problem}", error.remedy) from None
+    except GlaciercubeError as error:
+        path = refused_part(kind, content, error.problem)
+        where = f"{name} line {line_of(node, path)}" if path else name
+        raise ConfigError(f"{where}: {error.problem}", error.remedy) from None
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = tuple(first["loc"])
         raise ConfigError(
-            f"{name} line {_line(node, path)}: {'.'.join(map(str, path))}: {first['msg']}", _remedy(first["type"])
+            f"{name} line {line_of(node, path)}: {'.'.join(map(str, path))}: {first['msg']}",
+            _remedy(first["type"], first["input"]),
         ) from error
     for sensor in getattr(config, "sensors", ()):
-        with _at_line(name, node, ("sensors", sensor)):
+        with at_line(name, node, ("sensors", sensor)):
             get_sensor(sensor)
     return config
-
-
-@contextlib.contextmanager
-def _at_line(name: str, node: Any, path: tuple[Any, ...]) -> Iterator[None]:
-    """Errors of rooms that know no files, with the line of what they are about."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{name} line {_line(node, path)}: {error.problem}", error.remedy) from None
-
-
-def _expanded(content: dict[str, Any]) -> dict[str, Any]:
-    """Short spellings into long ones."""
-    out = dict(content)
-    sensors = out.get("sensors")
-    if isinstance(sensors, list):
-        out["sensors"] = {str(sensor): {} for sensor in sensors}
-    elif isinstance(sensors, dict):
-        out["sensors"] = {sensor: options or {} for sensor, options in sensors.items()}
-    layers = out.get("layers")
-    if isinstance(layers, dict):
-        out["layers"] = {str(layer): _layer(options or {}) for layer, options in layers.items()}
-    for key, first in (("compose", "every"), ("store", "path"), ("model", "name"), ("cluster", "kind")):
-        if isinstance(out.get(key), str):
-            out[key] = {first: out[key]}
-    catalog = out.get("catalog")
-    if isinstance(catalog, dict) and set(catalog) == {"profile"}:
-        out["catalog"] = catalog["profile"]
-    model = out.get("model")
-    if isinstance(model, dict) and "parameters" not in model:
-        rest = {key: value for key, value in model.items() if key != "name"}
-        out["model"] = {**{key: model[key] for key in ("name",) if key in model}, "parameters": rest}
-    if "time" in out and not isinstance(out["time"], str):
-        # YAML reads 2024 as a number and 2024-07-01 as a date.
-        out["time"] = str(out["time"])
-    return out
-
-
-def _layer(options: Any) -> Any:
-    if isinstance(options, dict) and isinstance(options.get("unit"), int | float):
-        # The unit of a share is 1, and YAML reads a number.
-        return {**options, "unit": f"{options['unit']:g}"}
-    return options
 
 
 def _check_keys(kind: Any, content: Any, path: tuple[Any, ...], node: Any, name: str) -> None:
@@ -172,45 +137,20 @@ def _check_keys(kind: Any, content: Any, path: tuple[Any, ...], node: Any, name:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             raise ConfigError(
-                f"{name} line {_line(node, (*path, key))}: unknown key {'.'.join(map(str, (*path, key)))!r}",
+                f"{name} line {line_of(node, (*path, key))}: unknown key {'.'.join(map(str, (*path, key)))!r}",
                 f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(hints)}",
             )
-        _check_keys(_inner(hints[key]), value, (*path, key), node, name)
+        _check_keys(inner(hints[key]), value, (*path, key), node, name)
 
 
-def _inner(kind: Any) -> Any:
-    """The type within ``X | None``."""
-    if isinstance(kind, types.UnionType):
-        return next(part for part in typing.get_args(kind) if part is not type(None))
-    return kind
-
-
-def _line(node: Any, path: tuple[Any, ...]) -> int:
-    """Line of the deepest part of a path that the YAML spells out."""
-    line = node.start_mark.line + 1
-    for step in path:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(step)]
-            if not found:
-                break
-            key, node = found[0]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode):
-            items = {item.value: item for item in node.value if isinstance(item, yaml.ScalarNode)}
-            position = step if isinstance(step, int) and step < len(node.value) else None
-            chosen = node.value[position] if position is not None else items.get(str(step))
-            if chosen is None:
-                break
-            node = chosen
-            line = node.start_mark.line + 1
-        else:
-            break
-    return int(line)
-
-
-def _remedy(kind: str) -> str:
+def _remedy(kind: str, given: Any) -> str:
     if kind == "missing":
         return "add it"
     if kind.startswith("literal"):
         return "choose one of those"
+    if kind == "string_type" and isinstance(given, bool):
+        # YAML reads yes, no, on and off as true and false.
+        return "write it in quotes"
+    if kind in ("tuple_type", "list_type") and not isinstance(given, dict):
+        return "write it in brackets"
     return "write a value of that kind"
