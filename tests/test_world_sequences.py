@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 from scipy.stats import mannwhitneyu
 
+from glaciercube.errors import ConfigError
 from glaciercube.models.classes import GROUND
 from glaciercube.simulate import second, second_ice, second_terrain
 from glaciercube.simulate.sequence import GROUND_CLASSES, SequenceOptions, draw_sequence
+from glaciercube.training.job import SimulatedOptions
 from glaciercube.training.simulated import CLOUD_WEIGHT, simulated_chips
 
 SMALL = SequenceOptions(size=64, resolution=20.0, dates=3)
@@ -27,6 +30,34 @@ def drawn() -> xr.Dataset:
 def test_seed_decides_a_sequence(drawn: xr.Dataset) -> None:
     xr.testing.assert_identical(drawn, draw_sequence(5, SMALL))
     assert not np.array_equal(drawn["elevation"], draw_sequence(6, SMALL)["elevation"])
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"size": 0}, "size 0 is too small: give 8"),
+        ({"resolution": 0.0}, "resolution 0.0 is none"),
+        ({"dates": 0}, "dates 0 are none: give 1 to 100"),
+        ({"dates": (5, 2)}, r"dates \(5, 2\) are none"),
+        ({"years": (2024, 2016)}, "years 2024 to 2016 are none"),
+        ({"level": "l1c"}, "no level 'l1c'"),
+        ({"cloud_cover": 1.5}, "cloud_cover 1.5 is not a share"),
+        ({"stale": -1.0}, "-1.0 years old is out of range: give stale 0 to 20"),
+        ({"dem_year": 1990.0}, "model of 1990.0 is out of range: give dem_year 1995"),
+        ({"dem_year": "middle"}, "model of middle is out of range"),
+        ({"dates": 2, "loss": 3.0}, "loss 3.0 is not a share"),
+        ({"dates": (1, 3), "loss": 0.3}, "nothing can be lost at one date"),
+        ({"dates": 2, "loss": 0.3, "years": (2020, 2020)}, "nothing can be lost"),
+        ({"layers": ("dem",)}, r"layers \['dem'\] are none"),
+        ({"layers_missing": -0.1}, "layers_missing -0.1 is not a share"),
+        ({"family": "c"}, "no family 'c': give a or b"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"simulated sequence: .*{problem}"):
+        SequenceOptions(**options)
+    with pytest.raises(ConfigError, match=problem):
+        SimulatedOptions(seeds=(0, 1), **options)
 
 
 def test_classes_of_the_truth_are_those_of_the_models() -> None:

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias, TypedDict
 import numpy as np
 import xarray as xr
 
+from glaciercube.errors import require
 from glaciercube.simulate.acquisition import (
     YEARS,
     draw_beyond_edge,
@@ -43,11 +44,13 @@ Epoch: TypeAlias = float | Literal["first", "last"]
 
 #: Truth of a pixel at a date, in the order of its numbers.
 GROUND_CLASSES: Final = ("other", "clean_ice", "debris_covered_ice", "seasonal_snow", "water")
+LAYERS: Final = ("coherence", "elevation_change", "velocity")
 STEADY = 0.7  # share of a class's variance that stays from date to date: rock does, grain and wetness do not
 # dB between the VV of debris and of rock, as a standard deviation over scenes: at Khumbu -1.7 to 1.3 over four dates
 # and three masks, but for -2.9 once (area under the curve of rock over debris 0.44 to 0.57, and 0.64).
 DEBRIS_APART = 0.6
 LOWEST_SUN = 12.0  # degrees
+SMALLEST, MOST_DATES = 8, 100  # pixels a side; dates, of which a season has 145 days at most
 LONGEST = 8  # years between the first and the last date, unless told otherwise
 
 
@@ -155,9 +158,58 @@ class SequenceOptions:
     dem_year: Epoch | None = None
     loss: float | None = None
     gaps: bool = True
-    layers: tuple[str, ...] = ("coherence", "elevation_change", "velocity")
+    layers: tuple[str, ...] = LAYERS
     layers_missing: float = 0.3
     family: str = "a"
+
+    def __post_init__(self) -> None:
+        least, most = (self.dates, self.dates) if isinstance(self.dates, int) else self.dates
+        first, last = self.years or YEARS
+        checks = (
+            (self.size >= SMALLEST, f"size {self.size} is too small", f"give {SMALLEST} pixels or more"),
+            (self.resolution is None or self.resolution > 0, f"resolution {self.resolution} is none", "give metres"),
+            (
+                1 <= least <= most <= MOST_DATES,
+                f"dates {self.dates} are none",
+                f"give 1 to {MOST_DATES}, or the least and the most",
+            ),
+            (1900 <= first <= last <= 2100, f"years {first} to {last} are none", "give the first and the last"),
+            (self.level in (None, "boa", "toa"), f"there is no level {self.level!r}", "give boa or toa"),
+            (_is_share(self.cloud_cover), f"cloud_cover {self.cloud_cover} is not a share", "give 0 to 1"),
+            (
+                self.stale is None or 0 <= self.stale <= EARLIER,
+                f"an elevation model that is {self.stale} years old is out of range",
+                f"give stale 0 to {EARLIER}",
+            ),
+            (_is_share(self.loss), f"loss {self.loss} is not a share", "give 0 to 1"),
+            (
+                self.loss is None or (least > 1 and (self.years is None or first < last)),
+                "nothing can be lost at one date or within one year",
+                "give 2 dates or more of several years, or no loss",
+            ),
+            (
+                set(self.layers) <= set(LAYERS),
+                f"layers {list(self.layers)} are none",
+                f"choose among {', '.join(LAYERS)}",
+            ),
+            (_is_share(self.layers_missing), f"layers_missing {self.layers_missing} is not a share", "give 0 to 1"),
+            (self.family in _FAMILIES, f"there is no family {self.family!r}", f"give {' or '.join(_FAMILIES)}"),
+        )
+        for fine, problem, remedy in checks:
+            require(fine, f"simulated sequence: {problem}", remedy)
+        self._check_dem_year()
+
+    def _check_dem_year(self) -> None:
+        year, earliest = self.dem_year, (self.years or YEARS)[0] - EARLIER
+        require(
+            year in (None, "first", "last") or (isinstance(year, int | float) and year >= earliest),
+            f"simulated sequence: the elevation model of {year} is out of range",
+            f"give dem_year {earliest} or later, first or last",
+        )
+
+
+def _is_share(value: float | None) -> bool:
+    return value is None or 0 <= value <= 1
 
 
 @dataclass(frozen=True)

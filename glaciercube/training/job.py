@@ -84,6 +84,7 @@ class SimulatedOptions(SequenceOptions):
     workers: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             0 <= self.seeds[0] < self.seeds[1],
             f"seeds {self.seeds[0]} to {self.seeds[1]} are none",
