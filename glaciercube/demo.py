@@ -15,6 +15,7 @@ from glaciercube.campaign import RunOptions, run
 from glaciercube.change import AreaOptions, TerrainWarning, area_series, clear_maps, regional_area, terrain_use
 from glaciercube.config import Config, ModelConfig, RegionConfig
 from glaciercube.cube import compose, load
+from glaciercube.errors import StoreError
 from glaciercube.models import load_model
 from glaciercube.simulate.stac import write_catalog
 from glaciercube.simulate.world import World, WorldOptions, simulate_world
@@ -23,6 +24,7 @@ from glaciercube.store import StoreOptions, open_store
 __all__ = ["DemoResult", "run_demo"]
 
 STORE = "glacier_probability.zarr"
+TABLE, PICTURE = "area.csv", "change.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ def run_demo(
     Parameters
     ----------
     folder : str or Path
-        Made if it is not there; a world that is there already is used again.
+        Made if it is not there; a world of an earlier call is used again, or gives way to another.
     options : WorldOptions or None
         The world.
     model : str
@@ -68,11 +70,14 @@ def run_demo(
 
     Raises
     ------
+    StoreError
+        If the folder holds files of these names that no demonstration wrote.
     GlaciercubeError
         As the rooms that it passes through raise them.
     """
     folder = Path(folder)
     load_model(model)  # a misspelt name should not wait for a world
+    _check_ours(folder)
     say("simulating a glacierised world and writing it as COGs and STAC items")
     world = simulate_world(options or WorldOptions())
     catalog = _written(world, folder, progress=progress)
@@ -88,7 +93,7 @@ def run_demo(
     caveat = terrain_use(open_store(config.store.path)).text
     if caveat:
         say(caveat)
-    csv = folder / "area.csv"
+    csv = folder / TABLE
     series.to_csv(csv, index=False, float_format="%.4f")
     truth = world.true_area().groupby("year")["area_km2"].sum().reset_index()
     return DemoResult(
@@ -96,13 +101,31 @@ def run_demo(
     )
 
 
+def _stamp(folder: Path) -> Path:
+    """The file by which a world is known to be of a demonstration."""
+    return folder / "world" / "options.json"
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder in which a user's own files would go."""
+    theirs = [name for name in ("world", STORE, TABLE, PICTURE) if (folder / name).exists()]
+    if theirs and not _stamp(folder).is_file():
+        raise StoreError(
+            f"there is something at {folder / theirs[0]} that no demonstration is known to have written",
+            "choose another folder",
+        )
+
+
 def _written(world: World, folder: Path, *, progress: bool) -> Path:
     """The catalogue of this world, from an earlier call where there is one; another world's goes, with its store."""
-    stamp, wanted = folder / "world" / "options.json", json.dumps(asdict(world.options), sort_keys=True)
+    stamp, wanted = _stamp(folder), json.dumps(asdict(world.options), sort_keys=True)
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return folder / "world" / "catalog.json"
     for old in ("world", STORE):
         shutil.rmtree(folder / old, ignore_errors=True)
+    # From the beginning: what is left of a call that was stopped is ours too.
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text("unfinished", encoding="utf-8")
     path = write_catalog(world, folder / "world", progress=progress)
     stamp.write_text(wanted, encoding="utf-8")
     return path
@@ -161,6 +184,6 @@ def _picture(config: Config, world: World, series: pd.DataFrame, truth: pd.DataF
         outlines=world.outlines,
         title=f"Simulated glaciers {years[0]}-{years[1]}; yellow: outlines of {years[0]}",
     )
-    path = folder / "change.png"
+    path = folder / PICTURE
     figure.savefig(path)
     return path

@@ -15,7 +15,8 @@ from glaciercube.cli import main
 from glaciercube.cli.campaigns import _cluster
 from glaciercube.cluster import ClusterOptions
 from glaciercube.config import load_config
-from glaciercube.errors import StoreError
+from glaciercube.demo import _check_ours, _written
+from glaciercube.errors import CatalogError, StoreError
 from glaciercube.simulate.world import World
 from glaciercube.store import missing_scenes
 
@@ -175,6 +176,66 @@ def test_demo_at_small_size(tmp_path: Path) -> None:
     assert (tmp_path / "demo" / "glacier_probability.zarr" / "zarr.json").is_file()
 
 
+@pytest.mark.parametrize("name", ["world/mine.txt", "glacier_probability.zarr/zarr.json", "area.csv", "change.png"])
+def test_a_demo_touches_nothing_that_is_not_its_own(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    refused(call("demo", "--out", tmp_path, "--size", "64", "--model", "ndsi"), "something at", "another folder")
+    assert mine.read_text() == "mine"
+
+
+def test_a_demo_that_was_stopped_goes_on_in_its_folder(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_: World, folder: Path, **__: bool) -> Path:
+        (folder / "half.tif").touch()
+        raise CatalogError("the disk is full", "free some space")
+
+    def done(_: World, folder: Path, **__: bool) -> Path:
+        assert not (folder / "half.tif").exists()
+        return folder / "catalog.json"
+
+    monkeypatch.setattr("glaciercube.demo.write_catalog", stopped)
+    with pytest.raises(CatalogError, match="full"):
+        _written(world, tmp_path, progress=False)
+    _check_ours(tmp_path)
+    store = tmp_path / "glacier_probability.zarr"
+    store.mkdir()
+    monkeypatch.setattr("glaciercube.demo.write_catalog", done)
+    assert _written(world, tmp_path, progress=False) == tmp_path / "world" / "catalog.json"
+    assert not store.exists()
+    store.mkdir()
+    # The same world again stays, with its store.
+    monkeypatch.setattr("glaciercube.demo.write_catalog", stopped)
+    _written(world, tmp_path, progress=False)
+    assert store.exists()
+
+
+def test_what_nobody_foresaw_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(error: Exception) -> None:
+        def failing() -> None:
+            raise error
+
+        monkeypatch.setattr("glaciercube.models.list_models", failing)
+
+    fails(KeyError("https://me:hunter2@example.org/a?sig=hunter2"))
+    told = call("models")
+    refused(told, "this is a defect of glaciercube (KeyError: ", "`glaciercube --traceback models ...` shows all")
+    assert len(told.stderr.splitlines()) == 1
+    assert "hunter2" not in told.stderr
+    whole = call("--traceback", "models")
+    assert isinstance(whole.exception, KeyError)
+    assert not whole.stderr
+    fails(RuntimeError("process 0 ended\n\nTraceback (most recent call last):\n  here\nValueError: that"))
+    refused(call("models"), "(RuntimeError: ValueError: that)")
+    fails(MemoryError("Unable to allocate 3 GiB"))
+    refused(call("models"), "memory did not suffice (MemoryError: Unable to allocate 3 GiB)")
+    # Click's own ways to end are none.
+    assert call("models", "--help").exit_code == 0
+    assert call("train", "job.yaml", "--fold", "first").exit_code == 2
+
+
 def test_every_failure_is_one_sentence(job: Path, tmp_path: Path, world: World) -> None:
     text = job.read_text()
 
@@ -203,7 +264,7 @@ def test_every_failure_is_one_sentence(job: Path, tmp_path: Path, world: World) 
     refused(call("area", tmp_path / "a.zarr", near, "--csv", tmp_path / "none" / "a.csv"), "there is no folder")
     refused(call("area", tmp_path / "a.zarr", near, "--plot", tmp_path / "a.foo"), "cannot draw to")
     for section in ("run: {threads: 0}", "run: {block: {batch: 0}}", "run: {block: {device: gpu}}", "load: {cell: 0}"):
-        refused(call("run", changed("time:", f"{section}\ntime:")), "changed.yaml: ")
+        refused(call("run", changed("time:", f"{section}\ntime:")), "changed.yaml line 3: ")
     refused(call("demo", "--model", "nope", "--out", tmp_path / "d"), "nope")
     assert not (tmp_path / "d").exists()
     secret = changed("catalog: ", "catalog: http://user:hunter2@127.0.0.1:9/stac?token=abc #")

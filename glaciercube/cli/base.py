@@ -42,7 +42,7 @@ QUIET = click.option("--quiet", is_flag=True, help="No progress bars, and only w
 
 
 def told(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn our errors into one sentence on stderr and exit code 1."""
+    """Turn errors into one sentence on stderr and exit code 1: what users can mend, and defects of ours."""
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -57,8 +57,38 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             click.echo("glaciercube: stopped: run again to go on where it ended.", err=True)
             _leave(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise  # click's own way to end
+        except Exception as error:
+            if _traceback_wanted():
+                raise
+            click.echo(f"glaciercube: {_defect(error)}", err=True)
+            _leave(1)
 
     return wrapper
+
+
+def _traceback_wanted() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("traceback"))
+
+
+def _defect(error: Exception) -> str:
+    """What none of the rooms foresaw, in a sentence."""
+    from glaciercube.catalog import without_secrets
+
+    lines = without_secrets(str(error)).split("\n")
+    # Of another process, the text is a trace of that one, which ends with what went wrong.
+    said = lines[-1 if "Traceback" in str(error) else 0].strip()
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    # PyTorch and NumPy have classes of their own for it.
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return f"the memory did not suffice ({text}): free some, or ask for less at a time."
+    command = click.get_current_context().info_name
+    return (
+        f"this is a defect of glaciercube ({text}): `glaciercube --traceback {command} ...` shows all of it; please "
+        "report that."
+    )
 
 
 def _leave(code: int) -> None:
@@ -72,8 +102,10 @@ def _leave(code: int) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="glaciercube")
-def main() -> None:
+@click.option("--traceback", is_flag=True, help="Of a defect of glaciercube, show where in the code it is.")
+def main(*, traceback: bool) -> None:
     """Glacier-probability time series from open satellite archives."""
+    del traceback  # `told` asks for it
     # What goes wrong is told once, by our own sentence; worker processes of this machine inherit it.
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
     for name in ("odc.loader", "asyncio"):
