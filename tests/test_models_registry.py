@@ -112,6 +112,13 @@ def test_a_truncated_file_is_refused(folder: Path) -> None:
         load_model(folder)
 
 
+@pytest.mark.parametrize("content", ["[]", "5", '{"properties": []}', '{"properties": null}'])
+def test_an_item_that_is_none_is_refused(folder: Path, content: str) -> None:
+    (folder / "model.json").write_text(content)
+    with pytest.raises(ModelError, match=r"the MLM item .*: write model folders with"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [

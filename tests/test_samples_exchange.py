@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import pickle
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,10 @@ def test_a_changed_set_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="cannot be read"):
         read_set(tmp_path / "set")[0]
     same(read_set(tmp_path / "set")[1], chips[1])
+    chunk.write_bytes(other)
+    shutil.rmtree(tmp_path / "set" / "chips.zarr" / key / "label")
+    with pytest.raises(ReadError, match="lacks label"):
+        read_set(tmp_path / "set")[0]
     listed = tmp_path / "set" / "chips.json"
     listed.write_text(listed.read_text().replace('"split": "all"', '"split": "test"', 1))
     with pytest.raises(StoreError, match="was changed"):
@@ -235,6 +241,19 @@ def test_sets_that_cannot_be_written_or_read_are_refused(tmp_path: Path) -> None
         write_set([chip], tmp_path / "nan")
     with pytest.raises(StoreError, match="no finished set"):
         read_set(tmp_path / "nan")
+    write_set(chips, tmp_path / "set")
+    listed = tmp_path / "set" / "chips.json"
+    whole = json.loads(listed.read_text())
+    unnamed = [{key: value for key, value in each.items() if key != "name"} for each in whole["chips"]]
+    for content, problem in (
+        ([], "no finished set"),
+        ({"format": 1}, "was changed"),
+        ({**whole, "chips": [5]}, "was changed"),
+        ({**whole, "chips": unnamed}, "was changed"),
+    ):
+        listed.write_text(json.dumps(content))
+        with pytest.raises(StoreError, match=problem):
+            read_set(tmp_path / "set")
 
 
 @pytest.fixture
@@ -305,3 +324,27 @@ def test_the_command_refuses_in_one_sentence(job: Path, tmp_path: Path) -> None:
         assert result.stderr.startswith("glaciercube: ")
         assert all(word in result.stderr for word in words), result.stderr
     assert "something at" in call("samples", job, "--out", tmp_path).stderr
+
+
+def test_the_command_says_what_is_left_out_and_refuses_nothing_at_all(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = job.read_text().replace("dates: null", "dates: 1").replace("time: 2021", "time: 2021/2022")
+
+    def told(option: str) -> Result:
+        job.write_text(text.replace("  name: small\n", f"  name: small\n  {option}\n"))
+        return call("samples", job, "--quiet")
+
+    some = told("clear: 0.5")
+    assert some.exit_code == 0, some.output
+    assert re.search(r"^\d+ of \d+ chips show too little, and are left out$", some.stdout, re.MULTILINE), some.stdout
+    old = told("truth: {max_age: 1}")
+    assert old.exit_code == 0, old.output
+    assert re.search(r"^\d of \d dates are more than 1 years from all outlines$", old.stdout, re.MULTILINE)
+    few = told("clear: 1.0")
+    assert "show too little" in few.stdout
+    assert "fewer than 2 folds" in few.stderr
+    monkeypatch.setattr("glaciercube.training.sampling.clear_enough", lambda *_: [])
+    none = told("clear: 1.0")
+    assert none.exit_code == 1, none.output
+    assert re.search(r"no chip is drawn \((\d+) of \1 chips show too little, and are left out\): ", none.stderr)

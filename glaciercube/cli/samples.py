@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from glaciercube.cli.base import CONFIG, QUIET, check_picture, draw, main, talk, told
-from glaciercube.errors import StoreError
+from glaciercube.errors import OutlineError, StoreError
 
 if TYPE_CHECKING:
+    from glaciercube.training.exchange import StoredChips
+    from glaciercube.training.sampling import SampledChips
     from glaciercube.training.sites import Site
 
 __all__ = ["samples"]
@@ -42,6 +44,14 @@ def samples(config: Path, out: Path | None, picture: Path | None, *, quiet: bool
         check_picture(picture)
     settings = load_config(config, SetConfig)
     chips = settings.chips()
+    left_out = _left_out(chips)
+    if not len(chips):
+        raise OutlineError(
+            f"no chip is drawn ({'; '.join(left_out) or 'the sets are empty'})", "ask for less of them, or widen time"
+        )
+    # Before they are parted, which too few of them may not bear.
+    for message in left_out:
+        click.echo(message)
     splits = settings.splits(chips)
     _tell(chips.sites, splits)
     if picture is not None:
@@ -52,6 +62,13 @@ def samples(config: Path, out: Path | None, picture: Path | None, *, quiet: bool
         named = SetInfo(title=info["title"], licence=info["licence"], citation=info["citation"])
         fingerprint = write_set(chips, out, splits, named, progress=not quiet)
         click.echo(f"set: {out}, fingerprint {fingerprint[:16]}")
+
+
+def _left_out(chips: SampledChips | StoredChips) -> list[str]:
+    """What was left out while chips were drawn, and why; what the inventory had to say has been logged."""
+    inventory = getattr(chips, "inventory", None)
+    said = inventory.messages if inventory is not None else ()
+    return [message for message in getattr(chips, "messages", ()) if message not in said]
 
 
 def _tell(sites: Sequence[Site], splits: Mapping[str, Sequence[int]]) -> None:

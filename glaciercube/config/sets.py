@@ -58,7 +58,7 @@ class CubeConfig:
 
 @dataclass(frozen=True)
 class SetConfig(CubeConfig):
-    """A set of chips, and how it is parted; a training's configuration has these keys too.
+    """A set of chips, and how it is parted; a training's configuration has these keys too, and more choices.
 
     Attributes
     ----------

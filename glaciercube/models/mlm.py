@@ -19,6 +19,7 @@ __all__ = ["MLM_SCHEMA", "contract_from_item", "contract_to_item", "item_hash"]
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.6.0/schema.json"
 _PLAIN = ("receptive_field", "stride", "reflectance")
+_REMEDY = "write model folders with glaciercube.models.registry.save_model"
 
 
 def contract_to_item(
@@ -88,6 +89,8 @@ def contract_from_item(item: Mapping[str, Any]) -> Contract:
     ModelError
         If a field that is needed to run the model is missing or malformed.
     """
+    if not isinstance(item, Mapping):
+        raise ModelError(f"the MLM item is no mapping but a {type(item).__name__}", _REMEDY)
     try:
         found = item["properties"]
         plain = {name: found[f"glaciercube:{name}"] for name in _PLAIN}
@@ -110,10 +113,9 @@ def contract_from_item(item: Mapping[str, Any]) -> Contract:
             licence=found.get("license", "other"),
             **plain,
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise ModelError(
-            f"the MLM item {item.get('id', '?')!r} lacks or misstates a field ({error})",
-            "write model folders with glaciercube.models.registry.save_model",
+            f"the MLM item {item.get('id', '?')!r} lacks or misstates a field ({error})", _REMEDY
         ) from error
 
 
