@@ -15,6 +15,7 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from pyproj import CRS
 from shapely.geometry import box
 
 from glaciercube.change import (
@@ -118,8 +119,14 @@ def test_an_outline_partly_on_the_grid_says_so() -> None:
 
 def test_outlines_elsewhere_are_refused() -> None:
     far = outlines(far=(5000, 0, 5010, 10))
-    with pytest.raises(OutlineError, match="none of the 1 outlines meets the grid"):
+    with pytest.raises(OutlineError, match=r"none of the 1 outlines meets the grid .* in EPSG:32645\)"):
         area_series(cube(), far)
+    # A CRS without a number would fill the screen.
+    own = CRS.from_proj4("+proj=laea +lat_0=70 +lon_0=10 +datum=WGS84 +units=m").to_wkt()
+    grid = GeoBox((60, 80), GRID.affine, own)
+    there = cube().drop_vars("spatial_ref").assign_coords(xr_coords(grid, crs_coord_name="spatial_ref"))
+    with pytest.raises(OutlineError, match=r"in a CRS without an EPSG number\)"):
+        area_series(there, far)
     with pytest.raises(StoreError, match="no glacier_probability"):
         area_series(cube().drop_vars("glacier_probability"), far)
     assert len(area_series(cube(), pd.concat([far, outlines(here=(0, 0, 9, 9))]))) == 3
@@ -213,6 +220,13 @@ def test_change_is_of_pixels_that_both_times_show() -> None:
         area_change(cube(), here, 2019, 2021)
     with pytest.raises(StoreError, match="earlier and a later"):
         area_change(cube(), here, 2021, 2020)
+    each = AreaOptions(every="observation")
+    for when in ("yesterday", "", "2021-13-01"):
+        with pytest.raises(StoreError, match=r"is no date: write it as 2021-08-14"):
+            area_change(cube(), here, when, "2021-08-01", each)
+    # A zone is no matter, and a number is a year.
+    zoned = area_change(cube(), here, "2020-07-31T22:00-02:00", 2022, each)
+    assert list(zoned["first"].astype(str) + zoned["last"].astype(str)) == ["2020-08-012021-08-01"]
     with pytest.raises(GlaciercubeError, match="nothing of changes"):
         area_change(cube(), here, 2020, 2021, calibration=calibrated(np.zeros(19)))
 

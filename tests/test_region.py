@@ -111,6 +111,11 @@ def test_bad_outlines_are_refused(tmp_path: Path) -> None:
         Region.from_outlines(frame, glacier="c", resolution=20)
     with pytest.raises(OutlineError, match="carry no CRS"):
         Region.from_outlines(gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)]), resolution=20)
+    lost = tmp_path / "lost.shp"
+    frame.to_file(lost)
+    lost.with_suffix(".prj").unlink()
+    with pytest.raises(OutlineError, match=r"lost\.shp carry no CRS: put the \.prj .* ogr2ogr -a_srs"):
+        Region.from_outlines(lost, resolution=20)
     with pytest.raises(OutlineError, match="no polygon"):
         Region.from_outlines(gpd.GeoDataFrame(geometry=[Point(0, 0)], crs="EPSG:4326"), resolution=20)
     broken = tmp_path / "broken.geojson"

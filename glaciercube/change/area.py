@@ -20,7 +20,7 @@ from glaciercube.change.maps import AreaOptions, clear_maps, grid_of, mask_of, w
 from glaciercube.change.terrain import warn_of_terrain
 from glaciercube.cube import MaskOptions
 from glaciercube.errors import OutlineError
-from glaciercube.region import read_outlines
+from glaciercube.region import crs_name, read_outlines
 from glaciercube.store import UNFINISHED, open_store, provenance_of
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def outlines_on(cube: xr.Dataset, outlines: str | Path | gpd.GeoDataFrame) -> tu
         name = str(cube.attrs.get("region", "the store"))
         raise OutlineError(
             f"none of the {len(frame)} outlines meets the grid of {name} "
-            f"({', '.join(f'{v:.0f}' for v in geobox.boundingbox)} in {geobox.crs})",
+            f"({', '.join(f'{v:.0f}' for v in geobox.boundingbox)} in {crs_name(geobox.crs)})",
             "give outlines of that place, or check their CRS",
         )
     return geobox, frame[met]

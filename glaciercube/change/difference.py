@@ -88,8 +88,8 @@ def area_change(
     OutlineError
         If no outline meets the grid.
     StoreError
-        If the store has no such year, or the two times are one; or if the maps were made with terrain, with which their
-        model detects too little of a loss (see `glaciercube.change.terrain`), unless that is allowed.
+        If a time is none, the store has no such year, or the two times are one; or if the maps were made with terrain,
+        with which their model detects too little of a loss (see `glaciercube.change.terrain`), unless that is allowed.
 
     Warns
     -----
@@ -161,6 +161,18 @@ def _map_of(here: xr.Dataset, options: AreaOptions, when: Any) -> tuple[pd.Times
             if time.year == int(when):
                 return time, probability
         raise StoreError(f"the store has no row of {when}", "give a year that it has")
-    nearest = here.sel(time=[pd.Timestamp(when)], method="nearest")
+    nearest = here.sel(time=[_time_of(when)], method="nearest")
     time, probability, _ = next(clear_maps(nearest, options))
     return time, probability
+
+
+def _time_of(when: Any) -> pd.Timestamp:
+    """The time that a text, a year or a time says, in UTC as those of the store."""
+    try:
+        # A number is a year, and not pandas' nanoseconds since 1970.
+        time = pd.Timestamp(str(when) if isinstance(when, int) else when)
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{when!r} is no date", "write it as 2021-08-14") from error
+    if pd.isna(time):
+        raise StoreError(f"{when!r} is no date", "write it as 2021-08-14")
+    return time if time.tzinfo is None else time.tz_convert("UTC").tz_localize(None)

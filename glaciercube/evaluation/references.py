@@ -15,7 +15,7 @@ from odc.geo.xr import xr_coords  # noqa: F401 - registers the .odc accessor
 
 from glaciercube.change.maps import grid_of
 from glaciercube.errors import GridMismatchError, OutlineError
-from glaciercube.region import read_outlines
+from glaciercube.region import crs_name, read_outlines
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -75,7 +75,7 @@ def outline_reference(
     if not numbers.any():
         raise OutlineError(
             f"none of the {len(frame)} outlines meets the grid of the store "
-            f"({', '.join(f'{v:.0f}' for v in geobox.boundingbox)} in {_named(geobox.crs)})",
+            f"({', '.join(f'{v:.0f}' for v in geobox.boundingbox)} in {crs_name(geobox.crs)})",
             "give outlines of that place, or check their CRS",
         )
     known = np.ones(geobox.shape, bool)
@@ -154,9 +154,11 @@ def _place_on_grid(geobox: GeoBox, crs: Any, affine: Any, path: str | Path) -> t
     """Row and column of the store where a raster begins."""
     pixel = abs(geobox.resolution.x)
     bounds = " ".join(f"{v:.10g}" for v in geobox.boundingbox)
-    remedy = f"warp it: gdalwarp -r near -t_srs {_named(geobox.crs)} -tr {pixel:g} {pixel:g} -te {bounds} LABEL NEW"
+    remedy = f"warp it: gdalwarp -r near -t_srs {crs_name(geobox.crs)} -tr {pixel:g} {pixel:g} -te {bounds} LABEL NEW"
     if crs is None or geobox.crs != crs:
-        raise GridMismatchError(f"the raster {path} is in {_named(crs)}, and the store in {_named(geobox.crs)}", remedy)
+        raise GridMismatchError(
+            f"the raster {path} is in {crs_name(crs)}, and the store in {crs_name(geobox.crs)}", remedy
+        )
     step = ~geobox.affine * affine
     unit = np.abs(np.array([step.a - 1, step.b, step.d, step.e - 1]))
     place = np.array([step.f, step.c])
@@ -168,12 +170,6 @@ def _place_on_grid(geobox: GeoBox, crs: Any, affine: Any, path: str | Path) -> t
         )
     row, column = place.round().astype(int)
     return int(row), int(column)
-
-
-def _named(crs: Any) -> str:
-    """A CRS by its number, which a sentence can hold."""
-    number = crs.to_epsg() if crs is not None else None
-    return f"EPSG:{number}" if number else "no CRS" if crs is None else "a CRS without an EPSG number"
 
 
 def _overlap(

@@ -1,13 +1,14 @@
-"""Which metric CRS suits a place."""
+"""Which metric CRS suits a place, and what to call one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from glaciercube.errors import RegionError
 
-__all__ = ["choose_crs"]
+__all__ = ["choose_crs", "crs_name"]
 
 # A UTM zone is 6 degrees wide; beyond about three zones its scale error passes 1 % at mid-latitudes.
 _UTM_MAX_WIDTH = 18.0
@@ -63,6 +64,20 @@ def choose_crs(bounds: Sequence[float]) -> str:
         )
     longitude = _signed((west + east) / 2.0)
     return f"EPSG:{(32600 if latitude >= 0 else 32700) + _zone(longitude, latitude)}"
+
+
+def crs_name(crs: Any) -> str:
+    """A CRS by its number, which a sentence can hold.
+
+    Parameters
+    ----------
+    crs : CRS or None
+        Of pyproj, rasterio or odc.
+    """
+    if crs is None:
+        return "no CRS"
+    number = crs.to_epsg()
+    return f"EPSG:{number}" if number else "a CRS without an EPSG number"
 
 
 def _zone(longitude: float, latitude: float) -> int:

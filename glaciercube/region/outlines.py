@@ -75,7 +75,11 @@ def read_polygons(outlines: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataF
     else:
         source, frame = "given as a GeoDataFrame", outlines.copy()
     if frame.crs is None:
-        raise OutlineError(f"the outlines {source} carry no CRS", "set one, for instance with GeoDataFrame.set_crs")
+        raise OutlineError(
+            f"the outlines {source} carry no CRS",
+            "put the .prj of a shapefile beside it; or, if you know the CRS, give it with GeoDataFrame.set_crs or "
+            "ogr2ogr -a_srs EPSG:NUMBER NEW.gpkg OLD",
+        )
     areal = frame.geometry.notna() & frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"]) & ~frame.is_empty
     if not areal.any():
         raise OutlineError(f"the outlines {source} hold no polygon", "give glacier outlines as polygons")
@@ -86,7 +90,8 @@ def read_polygons(outlines: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataF
     if frame.crs.is_geographic and reach > 540:
         raise OutlineError(
             f"the outlines {source} have coordinates up to {reach:.0f} and a CRS in degrees ({frame.crs.name})",
-            "give them the CRS that they were drawn in, with GeoDataFrame.set_crs(..., allow_override=True)",
+            "give them the CRS that they were drawn in: ogr2ogr -a_srs EPSG:NUMBER NEW.gpkg OLD, or "
+            "GeoDataFrame.set_crs(..., allow_override=True)",
         )
     return _mended(frame, source), source
 
