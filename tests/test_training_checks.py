@@ -85,6 +85,11 @@ def test_a_test_without_pixels_that_count_is_refused(tmp_path: Path, folder: Pat
     assert "the test 'far' has no pixel whose label is known and weighs 1 or more" in said
 
 
+def test_a_validation_that_knows_nothing_is_refused(tmp_path: Path, folder: Path) -> None:
+    said = refused(tmp_path, folder, validation={"sets": [str(folder / "unknown")]})
+    assert "validation has no pixel whose label is known" in said
+
+
 def test_what_the_model_cannot_be_shown_is_refused(tmp_path: Path, folder: Path) -> None:
     source = {"sets": [str(folder / "set")]}
     assert "'radra'" in refused(tmp_path, folder, calibrate={**source, "without": [[], ["radra"]]})

@@ -23,7 +23,7 @@ from small_models import SMALL, small_contract
 from glaciercube.bench.training import measure
 from glaciercube.errors import ConfigError, ModelError
 from glaciercube.models.base import GlacierModule
-from glaciercube.models.chips import Chip
+from glaciercube.models.chips import UNKNOWN, Chip
 from glaciercube.models.registry import build_module
 from glaciercube.training.fit import fit
 from glaciercube.training.options import FitOptions, Jitter, Sensors
@@ -164,6 +164,34 @@ def test_chips_without_what_a_model_needs_are_refused() -> None:
         fit(build_module(contract), contract, [chip], FitOptions(steps=1, size=16), progress=False)
     with pytest.raises(ModelError, match="no chips"):
         fit(build_module(contract), contract, [], FitOptions(steps=1), progress=False)
+
+
+@pytest.mark.parametrize("steps", [3, 30])
+@pytest.mark.parametrize("lacking", ["weight", "label", "values", "classes"])
+def test_chips_that_teach_nothing_are_refused(lacking: str, steps: int, tmp_path: Path) -> None:
+    chip = made_chip(CONTRACT, 0, size=24)
+    either = {"ground": CONTRACT.classes, "ice": CONTRACT.classes}
+    taught_nothing = {
+        "weight": replace(chip, weight=np.zeros_like(chip.weight)),
+        "label": replace(chip, label=np.full_like(chip.label, UNKNOWN)),
+        "values": replace(chip, variables={name: np.full_like(v, np.nan) for name, v in chip.variables.items()}),
+        "classes": replace(chip, labels=either),
+    }[lacking]
+    checkpoint = tmp_path / "fit.safetensors"
+
+    def fitted(chips: list[Chip]) -> None:
+        options = FitOptions(steps=steps, batch=1, size=16, every=4, sensors=WHOLE)
+        torch.manual_seed(0)
+        fit(build_module(CONTRACT), CONTRACT, chips, options, checkpoint=checkpoint, progress=False)
+
+    said = "say nothing of the classes" if lacking == "classes" else f"of the first {min(steps, 10)} batches teaches"
+    for _ in range(2):  # and when it is begun again
+        with pytest.raises(ModelError, match=said):
+            fitted([taught_nothing])
+    if checkpoint.is_file():
+        assert steps > 4
+        checkpoint.unlink()
+    fitted([chip])
 
 
 def test_a_contract_takes_the_statistics_of_its_samples() -> None:

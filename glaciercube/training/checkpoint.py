@@ -37,6 +37,8 @@ class State:
         Of the steps since the last row of the log.
     scaler : dict
         Of the loss in float16.
+    taught : bool
+        Whether any pixel taught anything so far.
     """
 
     step: int = 0
@@ -46,6 +48,7 @@ class State:
     done: bool = False
     losses: list[float] = field(default_factory=list)
     scaler: dict[str, float] = field(default_factory=dict)
+    taught: bool = False
 
 
 class Average:

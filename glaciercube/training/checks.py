@@ -16,7 +16,7 @@ from glaciercube.training.exchange import StoredChips
 from glaciercube.training.kept import KeptChips
 from glaciercube.training.sampling import SampledChips
 
-__all__ = ["check_calibration", "check_contract", "check_folder", "check_test"]
+__all__ = ["check_calibration", "check_contract", "check_folder", "check_test", "check_validation"]
 
 # Places that a calibration needs at least: what is fitted on one is scored on another.
 _PLACES = 2
@@ -53,6 +53,21 @@ def check_test(chips: Sequence[Chip], name: str, find: Sequence[str]) -> None:
     )
 
 
+def check_validation(chips: Sequence[Chip]) -> None:
+    """Refuse chips that could not tell when to stop; they are read up to the first with a known label.
+
+    Raises
+    ------
+    ConfigError
+        If there are some, and no label of them is known.
+    """
+    require(
+        not len(chips) or any(map(_known, chips)),
+        "validation has no pixel whose label is known and weighs more than 0",
+        "give chips with known labels, or leave validation out",
+    )
+
+
 def check_calibration(chips: Sequence[Chip], find: Sequence[str]) -> None:
     """Refuse chips that no model can be calibrated on; they are read up to the second place with known labels.
 
@@ -66,7 +81,7 @@ def check_calibration(chips: Sequence[Chip], find: Sequence[str]) -> None:
     _check_ice(chips, "calibration", find)
     places = set[str]()
     for chip in chips:
-        if ((chip.label != UNKNOWN) & (chip.weight > 0)).any():
+        if _known(chip):
             places.add(chip.place or chip.name)
         if len(places) >= _PLACES:
             return
@@ -99,6 +114,10 @@ def check_contract(
             f"no class of model {contract.name!r} ({', '.join(contract.classes)}) stands for {' or '.join(wanted)}",
             "choose another label to be found (find), or classes that tell it",
         )
+
+
+def _known(chip: Chip) -> bool:
+    return bool(((chip.label != UNKNOWN) & (chip.weight > 0)).any())
 
 
 def _check_ice(chips: Sequence[Chip], what: str, find: Sequence[str]) -> None:

@@ -190,7 +190,6 @@ class _Run:
         self.state, self.best = resume(checkpoint, self.identity, self.optimiser, self.average)
         if self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
-        self.says = self.crew.size > 1  # where a process may see no such label, and others do
         self.before, self.began = self.state.seconds, time.process_time()
         self.pool = ThreadPoolExecutor(options.workers, "glaciercube-batches") if options.workers else None
 
@@ -231,11 +230,11 @@ class _Run:
         while not self.state.done:
             share = self.progress
             batch = next(batches)
-            self._check_says(batch)
             losses.append(self.step(batch, share))
             self.state.step += 1
             self.state.seconds = self.before + time.process_time() - self.began
             self.state.done = self.state.step >= self.options.steps or self._overdue()
+            self._check_taught(batch)
             looked = self._look()
             if looked is not None or self.state.step % _ROW == 0 or self.state.done:
                 row = self._row(losses, share, looked)
@@ -284,6 +283,8 @@ class _Run:
         torch.manual_seed(_seed_of(self.options.seed, self.state.step, self.crew.rank))  # of dropout layers
         inputs = prepared(batch.to(self.device), self.contract)
         truth = _shared(inputs.truth, self.crew)
+        if not self.state.taught:
+            self.state.taught = bool(self.crew.any(truth.teaches))
         with self.precision.cast(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "find_unused_parameters=True")
             maps = self.trained(inputs)
@@ -302,15 +303,21 @@ class _Run:
         self.average.update(self.state.step)
         return loss.detach()
 
-    def _check_says(self, batch: Batch) -> None:
-        """Refuse chips whose labels say nothing of the model's classes."""
-        self.says = self.says or bool(batch.truth.rows)
-        if not self.says and self.state.step >= _ROW:
+    def _check_taught(self, batch: Batch) -> None:
+        """Refuse chips of which no pixel teaches the model anything."""
+        if self.state.taught or not (self.state.done or self.state.step >= _ROW):
+            return
+        if not batch.truth.rows:
             raise ModelError(
                 f"the labels of the chips say nothing of the classes {', '.join(self.contract.classes)} of "
                 f"{self.contract.name!r}",
                 "give the model classes that the labels tell apart; see glaciercube.models.classes.membership",
             )
+        raise ModelError(
+            f"no pixel of the first {self.state.step} batches teaches {self.contract.name!r} anything: where its "
+            "sensors see, labels are unknown or weigh 0",
+            "give chips with known labels of weight above 0 and with values of the model's inputs there",
+        )
 
     def _row(self, losses: list[Tensor], share: float, looked: float | None) -> dict[str, float]:
         loss = float(torch.stack(losses).mean())

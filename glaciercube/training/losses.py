@@ -47,6 +47,12 @@ class Truth:
         )
         return Truth(label, weight, member, asked, self.rows)
 
+    @property
+    def teaches(self) -> Tensor:
+        """Whether any pixel weighs something and has a label that says something, () bool."""
+        says = ~self.member.all(dim=1)  # nor does the empty set, which stands there as every class
+        return (self.weight * says[self.label] > 0).any()
+
     def part(self, factor: int, *, middle: bool) -> Truth:
         """Of every `factor`-th pixel, of the middle half alone if so."""
         label, weight = self.label, self.weight

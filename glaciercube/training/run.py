@@ -19,7 +19,7 @@ from glaciercube.models.chips import Chip
 from glaciercube.models.registry import save_model
 from glaciercube.training.calibrate import Calibrated, calibrate
 from glaciercube.training.card import model_card, slug
-from glaciercube.training.checks import check_calibration, check_contract, check_folder, check_test
+from glaciercube.training.checks import check_calibration, check_contract, check_folder, check_test, check_validation
 from glaciercube.training.fit import fit
 from glaciercube.training.folds import Split, make_folds
 from glaciercube.training.job import TrainJob
@@ -179,6 +179,7 @@ def _check_parts(job: TrainJob, parts: Parts) -> None:
     """Refuse chips that the training could not be ended with, before it begins."""
     for name, chips in parts.test.items():
         check_test(chips, name, job.find)
+    check_validation(parts.validation)
     if job.calibrate is not None and len(parts.calibration):
         check_calibration(parts.calibration, job.find)
 
