@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from scipy import ndimage
 
 from glaciercube.region import Region
 from glaciercube.simulate.items import collection
 from glaciercube.simulate.passes import RadarPass
+from glaciercube.simulate.radar import LOOKS
 from glaciercube.simulate.stac import write_radar_scene
 from glaciercube.simulate.world import WorldOptions
 
@@ -52,3 +54,53 @@ def write_scenes(folder: Path, scenes: Sequence[Scene], grid: GeoBox = GRID) -> 
     content = {"type": "Catalog", "id": "radar", "stac_version": "1.0.0", "description": "Simulated.", "links": [child]}
     path.write_text(json.dumps(content))
     return path
+
+
+def even_ground(power: float, looks: float, shape: tuple[int, int], seed: int) -> npt.NDArray[np.float32]:
+    """Ground of one backscatter under speckle that no two pixels share: (y, x) float32, linear power.
+
+    Parameters
+    ----------
+    power : float
+        Its mean.
+    looks : float
+        Equivalent number of looks: squared mean over variance.
+    shape : (int, int)
+        Rows and columns.
+    seed : int
+        Of the speckle.
+    """
+    return (power * np.random.default_rng([seed, 43]).gamma(looks, 1 / looks, shape)).astype(np.float32)
+
+
+def plant_border_noise(
+    power: npt.NDArray[np.float32], *, side: int, width: int, level: float, seed: int
+) -> npt.NDArray[np.float32]:
+    """Cut a swath off and line its edge with noise, as products of before March 2018 have it.
+
+    Parameters
+    ----------
+    power : array (y, x)
+        Linear power; not changed.
+    side : int
+        Columns on the left that become nodata.
+    width : int
+        Mean width of the noise behind them, pixels; it frays by a third.
+    level : float
+        Mean of the noise, dB.
+    seed : int
+        Of the noise and of its fraying.
+
+    Returns
+    -------
+    array (y, x)
+        float32, NaN where there is no data.
+    """
+    rng = np.random.default_rng([seed, 44])
+    rows, columns = power.shape
+    fray = ndimage.gaussian_filter1d(rng.standard_normal(rows), 6, mode="wrap")
+    reach = side + np.rint(width * (1 + fray / (3 * np.abs(fray).max()))).astype(int)
+    column = np.arange(columns)[None, :]
+    noise = 10 ** (level / 10) * rng.gamma(LOOKS, 1 / LOOKS, power.shape)
+    lined = np.where(column < reach[:, None], noise, power)
+    return np.where(column < side, np.nan, lined).astype(np.float32)

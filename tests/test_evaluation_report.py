@@ -174,8 +174,16 @@ def test_records_become_what_json_can_hold() -> None:
     held = {1: (Confusion(1, 1, 0, 2), math.inf), "none": [math.nan, None], "digits": 0.123456}
     found = jsonable(held, 3)
     assert found["1"][0] == {
-        **{"hits": 1, "false_alarms": 1, "misses": 0, "rejections": 2},
-        **{"iou": 0.5, "f1": 0.667, "precision": 0.5, "recall": 1.0, "accuracy": 0.75, "pixels": 4},
+        "hits": 1,
+        "false_alarms": 1,
+        "misses": 0,
+        "rejections": 2,
+        "iou": 0.5,
+        "f1": 0.667,
+        "precision": 0.5,
+        "recall": 1.0,
+        "accuracy": 0.75,
+        "pixels": 4,
     }
     assert found["1"][1] is None
     assert found["none"] == [None, None]

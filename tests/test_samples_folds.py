@@ -15,7 +15,7 @@ from pyproj import Geod, Transformer
 
 from glaciercube.errors import GlaciercubeError, ModelError
 from glaciercube.models.chips import Chip
-from glaciercube.training.folds import FoldOptions, Split, make_folds, split_by_place
+from glaciercube.training.folds import FoldOptions, Split, make_folds
 from glaciercube.training.sites import Site, block_of, close_pairs, gaps, positions, site_of
 
 GEOD = Geod(ellps="WGS84")
@@ -149,20 +149,6 @@ def test_chips_without_a_place_on_earth_are_parted_by_place_alone() -> None:
     assert [split.test for split in splits] == [(0, 3, 6), (1, 4, 7), (2, 5, 8)]
     with pytest.raises(ModelError, match="says nowhere"):
         make_folds(sites, FoldOptions("places", buffer=100.0))
-
-
-def test_places_are_parted_once_and_none_is_cut() -> None:
-    sites = [Site(f"c{i}", f"p{i % 10}") for i in range(40)]
-    parts = split_by_place(sites)
-    assert sorted(i for part in parts.values() for i in part) == list(range(40))
-    held = {name: {sites[i].place for i in part} for name, part in parts.items()}
-    assert [len(places) for places in held.values()] == [7, 1, 2] or [len(p) for p in held.values()] == [7, 2, 1]
-    assert not held["train"] & held["test"]
-    # A chip more of a known place goes where the place is.
-    assert split_by_place([*sites, Site("new", "p3")])["train"][:5] == parts["train"][:5]
-    assert split_by_place(sites, seed=1) != parts
-    with pytest.raises(ModelError, match="2 places cannot be parted into 3"):
-        split_by_place(sites[:2])
 
 
 def test_a_chip_of_which_only_the_middle_is_known_is_held_by_its_circle() -> None:

@@ -17,7 +17,7 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Geod
-from radar_scenes import GRID, REGION, SIDE, radar_pass, write_scenes
+from radar_scenes import GRID, REGION, SIDE, even_ground, plant_border_noise, radar_pass, write_scenes
 
 from glaciercube.campaign import make_plan
 from glaciercube.catalog import Scenes, SensorOptions, find
@@ -32,7 +32,6 @@ from glaciercube.models import load_model
 from glaciercube.region import Region
 from glaciercube.sensors import Sentinel1
 from glaciercube.sensors.datatake import datatake_began, product_key
-from glaciercube.simulate.radar import even_ground, plant_border_noise
 from glaciercube.simulate.world import World
 from glaciercube.store import StoreOptions
 

@@ -20,12 +20,11 @@ from glaciercube.evaluation.fronts import season_of
 from glaciercube.models.chips import Chip
 from glaciercube.models.classes import SIDES
 
-__all__ = ["PIXEL", "TEST", "TRAIN", "drawn_front", "front_chips", "sides_of", "stretched"]
+__all__ = ["PIXEL", "TRAIN", "drawn_front", "front_chips", "sides_of", "stretched"]
 
 #: Pixel size in metres.
 PIXEL: Final = 96.3 / 1.97
 TRAIN: Final = ("Jakobshavn", "Kangerlussuaq", "Sverdrup")
-TEST: Final = ("Helheim",)
 _FOLDER: Final = "calving_fronts/greenland_training.dir/data"
 # Glaciers by path and row of the scene (WRS-2).
 _SCENES: Final = {

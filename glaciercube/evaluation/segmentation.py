@@ -168,7 +168,9 @@ def near_edge(truth: BoolArray, known: BoolArray | None = None) -> BoolArray:
     return edge
 
 
-def tolerant_confusion(said: BoolArray, truth: BoolArray, counted: BoolArray | None = None) -> Confusion:
+def tolerant_confusion(
+    said: BoolArray, truth: BoolArray, counted: BoolArray | None = None, known: BoolArray | None = None
+) -> Confusion:
     """Compare a map with its label, edges left out: the IoU with a tolerance of one pixel.
 
     The pixels that touch one of the other label, corners included, are mixed in the image and arbitrary in the
@@ -183,9 +185,16 @@ def tolerant_confusion(said: BoolArray, truth: BoolArray, counted: BoolArray | N
         Map and label.
     counted : (y, x) bool or None
         Pixels that count; all of them when left out.
+    known : (y, x) bool or None
+        Where the label is known, also where a pixel does not count, since that has edges too; everywhere when left out.
+
+    Raises
+    ------
+    ModelError
+        If the shapes differ.
     """
     counted = np.ones_like(truth) if counted is None else counted
-    return confusion(said, truth, counted & ~near_edge(truth))
+    return confusion(said, truth, counted & ~near_edge(truth, known))
 
 
 def best_threshold(probability: npt.NDArray[np.floating], truth: BoolArray) -> tuple[float, float]:
@@ -231,10 +240,7 @@ def segmentation(cases: Iterable[Case], threshold: float = 0.5) -> Segmentation:
     images = tuple(confusion(case.probability > threshold, case.truth, case.seen) for case in cases)
     if sum(image.pixels for image in images) == 0:
         raise ModelError("no pixel has both a probability and a label", "give scenes that the model can see")
-    tolerant = Confusion()
-    for case in cases:
-        free = case.seen & ~near_edge(case.truth, case.known)
-        tolerant += confusion(case.probability > threshold, case.truth, free)
+    tolerant = (tolerant_confusion(case.probability > threshold, case.truth, case.seen, case.known) for case in cases)
     chosen, reached = best_threshold(
         np.concatenate([case.probability[case.seen] for case in cases]),
         np.concatenate([case.truth[case.seen] for case in cases]),
@@ -243,7 +249,7 @@ def segmentation(cases: Iterable[Case], threshold: float = 0.5) -> Segmentation:
         threshold=threshold,
         pooled=sum(images, Confusion()),
         images=images,
-        tolerant=tolerant,
+        tolerant=sum(tolerant, Confusion()),
         best_threshold=chosen,
         best_iou=reached,
         unseen=sum(int((case.counted & ~case.seen).sum()) for case in cases),

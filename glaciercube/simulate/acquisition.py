@@ -9,15 +9,9 @@ import numpy as np
 from glaciercube.region.sun import sun_position
 from glaciercube.simulate.surface import BoolArray
 
-__all__ = ["YEARS", "draw_beyond_edge", "draw_cover", "draw_day", "draw_latitude", "draw_place_and_day", "draw_sun"]
+__all__ = ["YEARS", "draw_beyond_edge", "draw_cover", "draw_day", "draw_latitude", "draw_sun"]
 
 YEARS = (2015, 2025)
-
-
-def draw_place_and_day(rng: np.random.Generator) -> tuple[float, dt.date]:
-    """Latitude where glaciers are, and a day between early summer and the first snow, late summer the likelier."""
-    latitude = draw_latitude(rng)
-    return latitude, draw_day(rng, latitude, int(rng.integers(YEARS[0], YEARS[1] + 1)))
 
 
 def draw_latitude(rng: np.random.Generator) -> float:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from glaciercube.simulate.spectra import (
@@ -23,20 +21,11 @@ from glaciercube.simulate.spectra import (
     draw_scene_spectra,
     log_vector,
 )
-from glaciercube.simulate.surface import LAND, OCEAN, BoolArray, FloatArray, Surface
+from glaciercube.simulate.surface import LAND, BoolArray, FloatArray, Surface
 from glaciercube.simulate.terrain import spectral_noise
 
-__all__ = ["SURFACE_CLASSES", "ground_reflectance", "surface_class"]
+__all__ = ["ground_reflectance"]
 
-SURFACE_CLASSES: Final = (
-    "bare_ground",
-    "clean_ice",
-    "debris_covered_ice",
-    "snow_on_ice",
-    "snow_off_ice",
-    "lake",
-    "ocean",
-)
 COMPONENTS = 3  # principal components that vary smoothly; the rest is noise from pixel to pixel
 NOISE_SHARE = 0.25  # standard deviation of that noise, in units of the class's own within-scene deviation
 ROCK_SMOOTH = 0.6  # share of rock's variation without regard to relief and rock units, which make the rest
@@ -52,30 +41,6 @@ class _Fields:
     rock_unit: FloatArray
     texture: FloatArray
     gully: FloatArray
-
-
-def surface_class(surface: Surface) -> npt.NDArray[np.uint8]:
-    """Name what is seen of each pixel: flags in the order of `SURFACE_CLASSES`.
-
-    Parameters
-    ----------
-    surface : Surface
-        State of the ground.
-
-    Returns
-    -------
-    (y, x) uint8
-        Class of the larger part of the pixel; no nodata value.
-    """
-    snowy = surface.snow > 0.5
-    out = np.zeros(surface.ice.shape, dtype=np.uint8)
-    out[surface.ice] = 1
-    out[surface.ice & (surface.debris > 0.5)] = 2
-    out[surface.ice & snowy] = 3
-    out[~surface.ice & snowy] = 4
-    out[surface.water != LAND] = 5
-    out[surface.water == OCEAN] = 6
-    return out
 
 
 def ground_reflectance(

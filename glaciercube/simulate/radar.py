@@ -12,7 +12,7 @@ from glaciercube.simulate.illumination import sweep_horizon
 from glaciercube.simulate.surface import LAND, OCEAN, BoolArray, FloatArray, Surface
 from glaciercube.simulate.terrain import spectral_noise
 
-__all__ = ["Orbit", "even_ground", "plant_border_noise", "render_radar"]
+__all__ = ["Orbit", "render_radar"]
 
 Orbit: TypeAlias = Literal["ascending", "descending"]
 
@@ -93,54 +93,6 @@ def render_radar(
         | {"layover": (("y", "x"), layover), "radar_shadow": (("y", "x"), shadow)},
         attrs={"incidence_angle": incidence, "orbit": orbit, "resolution": surface.resolution},
     )
-
-
-def even_ground(power: float, looks: float, shape: tuple[int, int], seed: int) -> FloatArray:
-    """Ground of one backscatter under speckle that no two pixels share: (y, x) float32, linear power.
-
-    Parameters
-    ----------
-    power : float
-        Its mean.
-    looks : float
-        Equivalent number of looks: squared mean over variance.
-    shape : (int, int)
-        Rows and columns.
-    seed : int
-        Of the speckle.
-    """
-    return (power * np.random.default_rng([seed, 43]).gamma(looks, 1 / looks, shape)).astype(np.float32)
-
-
-def plant_border_noise(power: FloatArray, *, side: int, width: int, level: float, seed: int) -> FloatArray:
-    """Cut a swath off and line its edge with noise, as products of before March 2018 have it.
-
-    Parameters
-    ----------
-    power : array (y, x)
-        Linear power; not changed.
-    side : int
-        Columns on the left that become nodata.
-    width : int
-        Mean width of the noise behind them, pixels; it frays by a third.
-    level : float
-        Mean of the noise, dB.
-    seed : int
-        Of the noise and of its fraying.
-
-    Returns
-    -------
-    array (y, x)
-        float32, NaN where there is no data.
-    """
-    rng = np.random.default_rng([seed, 44])
-    rows, columns = power.shape
-    fray = ndimage.gaussian_filter1d(rng.standard_normal(rows), 6, mode="wrap")
-    reach = side + np.rint(width * (1 + fray / (3 * np.abs(fray).max()))).astype(int)
-    column = np.arange(columns)[None, :]
-    noise = 10 ** (level / 10) * rng.gamma(LOOKS, 1 / LOOKS, power.shape)
-    lined = np.where(column < reach[:, None], noise, power)
-    return np.where(column < side, np.nan, lined).astype(np.float32)
 
 
 def _distortion(surface: Surface, azimuth: float, incidence: float) -> tuple[BoolArray, BoolArray]:

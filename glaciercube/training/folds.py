@@ -20,7 +20,7 @@ from glaciercube.errors import ModelError, require
 from glaciercube.models.chips import Chip
 from glaciercube.training.sites import FloatArray, Site, block_of, close_pairs, positions, sites_of
 
-__all__ = ["FoldOptions", "Split", "make_folds", "split_by_place"]
+__all__ = ["FoldOptions", "Split", "make_folds"]
 
 Kind = Literal["blocks", "bands", "places", "distance"]
 Group = npt.NDArray[np.int64]
@@ -136,54 +136,6 @@ def make_folds(chips: Sequence[Chip] | Sequence[Site], options: FoldOptions | No
     pairs = close_pairs(corners, options.buffer, groups.tolist()) if somewhere else np.zeros((0, 2), np.int64)
     area = _sums(groups, [site.area for site in sites])
     return [_split(fold, names, groups, area, pairs, options) for fold in range(len(names))]
-
-
-def split_by_place(
-    chips: Sequence[Chip] | Sequence[Site], shares: Mapping[str, float] | None = None, seed: int = 0
-) -> dict[str, tuple[int, ...]]:
-    """Part chips once, whole places at a time, in an order that their names decide.
-
-    Parameters
-    ----------
-    chips : sequence of Chip or Site
-        Of at least as many places as there are shares.
-    shares : mapping of str to float, optional
-        Of the places, by name of the part; 70 % ``train``, 15 % ``validation`` and 15 % ``test`` by default. Each part
-        has one place at least.
-    seed : int
-        Another one gives another order.
-
-    Returns
-    -------
-    dict of str to tuple of int
-        Indices by part.
-
-    Raises
-    ------
-    ModelError
-        If there are fewer places than parts, or the shares are none.
-    """
-    shares = shares or {"train": 0.7, "validation": 0.15, "test": 0.15}
-    sites = _sites(chips)
-    if min(shares.values()) <= 0:
-        raise ModelError(f"the shares {dict(shares)} are none", "give each part more than 0")
-    places = sorted({site.place for site in sites}, key=lambda p: hashlib.sha256(f"{seed}/{p}".encode()).digest())
-    if len(places) < len(shares):
-        raise ModelError(
-            f"{len(places)} places cannot be parted into {len(shares)}", "draw chips of more places, or part into fewer"
-        )
-    total, done = sum(shares.values()), 0.0
-    ends: list[int] = []
-    for number, share in enumerate(shares.values(), start=1):
-        done += share
-        # One at least, and one left for each part that comes.
-        least, most = (ends[-1] if ends else 0) + 1, len(places) - (len(shares) - number)
-        ends.append(min(max(round(done / total * len(places)), least), most))
-    part = {place: sum(rank >= end for end in ends) for rank, place in enumerate(places)}
-    return {
-        name: tuple(i for i, site in enumerate(sites) if part[site.place] == number)
-        for number, name in enumerate(shares)
-    }
 
 
 def _sites(chips: Sequence[Chip] | Sequence[Site]) -> tuple[Site, ...]:

@@ -33,8 +33,6 @@ GLAVITU_OPTICAL = Modality("optical", BANDS, mean=_LEAST, std=tuple(b - a for a,
 GLAVITU_DEM = Modality(
     "dem", ("elevation", "slope"), static=True, mean=(-103.297, 0.0), std=(8349.427 + 103.297, 88.978)
 )
-# Of ascending tracks; -60 dB is the floor of log10(power + 1e-6).
-GLAVITU_RADAR = Modality("radar", ("vv_db", "vh_db"), mean=(-60.0, -60.0), std=(77.58, 73.89))
 ICEMAPPER_RADAR = Modality("radar", ("vv_db", "vh_db"), mean=(-121.29, -121.29), std=(165.59, 165.59))
 DL4GAM_OPTICAL = replace(OPTICAL, variables=BANDS[:5], mean=OPTICAL.mean[:5], std=OPTICAL.std[:5])
 DL4GAM_TERRAIN = Modality(
