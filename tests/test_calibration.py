@@ -125,7 +125,13 @@ def test_calibrations_know_their_scenes_and_hold_on_others(tmp_path: Path) -> No
     assert area.correlation > 0.5
     assert area.pixel_correlation is not None
     path = write_calibrations(made, tmp_path / "calibrations.json")
-    for one in check(rule, scenes(100), MAIN[0], path=path):
+    fresh = scenes(100)
+    held = list(check(rule, fresh, MAIN[0], path=path))
+    assert area.reserve > 0
+    for with_reserve, without_it in zip(held, check(rule, fresh, MAIN[0], path=path, reserve=False), strict=True):
+        assert without_it.inside <= with_reserve.inside
+        assert without_it.calibration != with_reserve.calibration
+    for one in held:
         assert one.glaciers > 30
         assert one.inside + one.below + one.above == one.glaciers
         assert one.p_value == pytest.approx(binomtest(one.inside, one.glaciers, 0.9).pvalue)

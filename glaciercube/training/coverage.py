@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,41 @@ class _Held:
 
 
 def check(
-    model: Model, chips: Iterable[Chip], missing: Sequence[str], *, path: Path | None = None, level: float = LEVEL
+    model: Model,
+    chips: Iterable[Chip],
+    missing: Sequence[str],
+    *,
+    path: Path | None = None,
+    level: float = LEVEL,
+    reserve: bool = True,
 ) -> Iterator[Coverage]:
-    """Hold a model's intervals against one glacier of each chip, for every kind of area and change."""
+    """Hold a model's intervals against one glacier of each chip, for every kind of area and change.
+
+    Parameters
+    ----------
+    model : Model
+        Whose intervals.
+    chips : iterable of Chip
+        Independent scenes with `glaciers`; one glacier of each is drawn.
+    missing : sequence of str
+        Modalities that the model is not shown.
+    path : Path or None
+        Calibrations; None for those shipped.
+    level : float
+        Of the intervals.
+    reserve : bool
+        With the calibrations' reserve for places unlike theirs, or without.
+
+    Yields
+    ------
+    Coverage
+        For areas and changes, of single dates and of years.
+
+    Raises
+    ------
+    ModelError
+        If the model has no calibration for these inputs.
+    """
     held: dict[tuple[str, str], list[_Held]] = {}
     modalities: tuple[str, ...] = ()
     for order, chip in enumerate(chips):
@@ -124,12 +156,14 @@ def check(
                     f"model {model.contract.name!r} has no calibration of {quantity} every {every}",
                     "measure it with glaciercube.training.calibrate_area",
                 )
+            if not reserve:
+                calibration = replace(calibration, reserve=0.0)
             drawn = errors[int(np.random.default_rng([FIRST_SEED, order, 1]).integers(len(errors)))]
             held.setdefault((quantity, every), []).append(_hold(calibration, drawn, chip, maps, level))
     for (_, every), each in held.items():
         used = find_calibration(model.hash, modalities, every, each[0].error.quantity, path=path)
         if used is not None:
-            yield coverage(used, each, level)
+            yield coverage(used if reserve else replace(used, reserve=0.0), each, level)
 
 
 def coverage(used: Calibration, held: Sequence[_Held], level: float = LEVEL) -> Coverage:
@@ -219,6 +253,9 @@ def _hold(calibration: Calibration, error: AreaError, chip: Chip, maps: Maps, le
 @click.option("--model", "models", multiple=True, default=MODELS, show_default=True, help="Models or their folders.")
 @click.option("--scenes", default=500, show_default=True, help="Simulated scenes, one glacier each.")
 @click.option("--inputs", default=len(MAIN), show_default=True, help="Sets of inputs: all, no radar, optical alone.")
+@click.option(
+    "--reserve/--no-reserve", default=True, help="With the intervals' reserve for places unlike the calibration's."
+)
 @click.option("--family", default=FAMILY, show_default=True, help="Family of generators.")
 @click.option("--draw", is_flag=True, help="Draw the scenes and stop.")
 def main(
@@ -229,6 +266,7 @@ def main(
     models: tuple[str, ...],
     scenes: int,
     inputs: int,
+    reserve: bool,
     family: str,
     draw: bool,
 ) -> None:
@@ -249,7 +287,8 @@ def main(
             if modalities in done:
                 continue
             done.add(modalities)
-            found = list(check(model, draw_chips(FIRST_SEED, scenes, cache, family=family), missing, path=calibrations))
+            chips = draw_chips(FIRST_SEED, scenes, cache, family=family)
+            found = list(check(model, chips, missing, path=calibrations, reserve=reserve))
             rows += found
             click.echo(table(jsonable(one, _DIGITS) for one in found))
     if out is not None:
