@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,12 +127,13 @@ def test_calibrations_know_their_scenes_and_hold_on_others(tmp_path: Path) -> No
     assert area.pixel_correlation is not None
     path = write_calibrations(made, tmp_path / "calibrations.json")
     fresh = scenes(100)
-    held = list(check(rule, fresh, MAIN[0], path=path))
-    assert area.reserve > 0
-    for with_reserve, without_it in zip(held, check(rule, fresh, MAIN[0], path=path, reserve=False), strict=True):
-        assert without_it.inside <= with_reserve.inside
-        assert without_it.calibration != with_reserve.calibration
-    for one in held:
+    held = list(check(rule, fresh, MAIN[0], path=path, reserve=False))
+    more = write_calibrations([replace(one, reserve=0.1) for one in made], tmp_path / "more.json")
+    again = check(rule, fresh, MAIN[0], path=more, reserve=False)
+    assert [(one.calibration, one.width) for one in again] == [(one.calibration, one.width) for one in held]
+    wider = list(check(rule, fresh, MAIN[0], path=more))
+    assert any(one.width > narrow.width for one, narrow in zip(wider, held, strict=True))
+    for one in [*held, *wider]:
         assert one.glaciers > 30
         assert one.inside + one.below + one.above == one.glaciers
         assert one.p_value == pytest.approx(binomtest(one.inside, one.glaciers, 0.9).pvalue)
