@@ -79,9 +79,15 @@ install-services: $(VENV)/.serves
 services: $(VENV)/.serves
 	PYTHONPATH=tests $(BIN)/python -m services
 
+# Beside the package, where checkpoints stay until both models are whole: the second begins with the first as shipped.
+SHIPPED := fusion-unet fusion-unet-time
 train: $(VENV)/.runs
-	$(BIN)/glaciercube train glaciercube/training/recipes/fusion-unet.yaml --out glaciercube/models/weights/fusion-unet --cache out/chips
-	$(BIN)/glaciercube train glaciercube/training/recipes/fusion-unet-time.yaml --out glaciercube/models/weights/fusion-unet-time --cache out/chips
+	set -e; for name in $(SHIPPED); do \
+		$(BIN)/glaciercube train glaciercube/training/recipes/$$name.yaml --out out/weights/$$name --cache out/chips; \
+		rm -rf glaciercube/models/weights/$$name; \
+		cp -R out/weights/$$name glaciercube/models/weights/$$name; \
+	done
+	rm -rf out/weights
 
 benchmark: $(VENV)/.develops
 	$(BIN)/python -m glaciercube.bench.table --data $(REAL) --out out/benchmark --docs docs/benchmark.md
