@@ -12,7 +12,7 @@ import pandas as pd
 from glaciercube.catalog import Scenes
 from glaciercube.errors import CubeError
 from glaciercube.region import Region
-from glaciercube.view.figures import _figure
+from glaciercube.view.canvas import empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def plot_calendar(scenes: Scenes, region: Region) -> Figure:
         raise CubeError("there are no dates to draw: only surfaces that do not change", "search for another sensor too")
     report = scenes.completeness(region)
     years = sorted({int(month[:4]) for month in report.months["month"]})
-    figure = _figure((11.0, 1.0 + len(sensors) * (0.75 + 0.42 * len(years))))
+    figure = empty_figure((11.0, 1.0 + len(sensors) * (0.75 + 0.42 * len(years))))
     axes = np.atleast_1d(figure.subplots(len(sensors), 1, sharex=True))
     for name, panel in zip(sensors, axes, strict=True):
         _panel(panel, name, report, years)

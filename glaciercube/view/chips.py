@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from glaciercube.errors import CubeError
 from glaciercube.models.chips import UNKNOWN, Chip
-from glaciercube.view.figures import _figure, _quiet
+from glaciercube.view.canvas import empty_figure, without_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def plot_chips(chips: Sequence[Chip], *, most: int = 8) -> Figure:
     if not len(chips):
         raise CubeError("there are no chips to draw", "sample some")
     chosen = sorted({int(i) for i in np.linspace(0, len(chips) - 1, min(most, len(chips)))})
-    figure = _figure((1.6 * len(chosen) + 0.4, 5.4))
+    figure = empty_figure((1.6 * len(chosen) + 0.4, 5.4))
     axes = figure.subplots(3, len(chosen), squeeze=False)
     for column, index in enumerate(chosen):
         chip = chips[index]
@@ -54,7 +54,7 @@ def plot_chips(chips: Sequence[Chip], *, most: int = 8) -> Figure:
         label.imshow(values, vmin=0, vmax=max(2, len(chip.labels) - 1), cmap="viridis", interpolation="nearest")
         weight.imshow(chip.weight[0], vmin=0, vmax=1, cmap="magma", interpolation="nearest")
         for axis in (seen, label, weight):
-            _quiet(axis)
+            without_ticks(axis)
     for axis, text in zip(axes[:, 0], ("image", "label", "weight (black 0, light 1)"), strict=True):
         axis.set_ylabel(text, fontsize=8)
     return figure

@@ -11,7 +11,7 @@ import xarray as xr
 
 from glaciercube.cube.masks import FLAG_CLOUD, FLAG_OBSERVED, FLAG_RECOVERED, FLAG_SHADOW
 from glaciercube.errors import CubeError
-from glaciercube.view.figures import _extent, _figure, _quiet
+from glaciercube.view.canvas import empty_figure, extent_of, without_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def plot_companions(cube: xr.Dataset, *, pairs: int = 3, title: str = "") -> Fig
     dates = cube.sizes["time"]
     high, wide = -(-dates // pairs), min(pairs, dates)
     tall = cube.sizes["y"] / cube.sizes["x"]
-    figure = _figure((2 * 2.3 * wide + 0.9, (2.3 * tall + 0.35) * high + 0.9))
+    figure = empty_figure((2 * 2.3 * wide + 0.9, (2.3 * tall + 0.35) * high + 0.9))
     # A third, narrow column parts the pairs.
     axes = figure.subplots(high, 3 * wide, squeeze=False, width_ratios=[1, 1, 0.06] * wide)
     for spare in axes[:, 2::3].flat:
@@ -87,7 +87,7 @@ def _top(image: xr.Dataset) -> float:
 def _masked_image(axes: Axes, here: xr.Dataset, bands: tuple[str, ...], top: float) -> None:
     stack = np.stack([here[band].to_numpy() for band in bands], axis=-1)
     shown = np.clip(stack / top, 0, 1) ** 0.7
-    extent = _extent(here)
+    extent = extent_of(here)
     axes.imshow(np.where(np.isfinite(shown), shown, 0.73), extent=extent, interpolation="nearest")
     flags = here["optical_flags"].to_numpy()
     for _, bit, colour in _MASKS:
@@ -97,7 +97,7 @@ def _masked_image(axes: Axes, here: xr.Dataset, bands: tuple[str, ...], top: flo
     seen = max(int((flags & FLAG_OBSERVED).sum()), 1)
     masked = int(((flags & (FLAG_CLOUD | FLAG_SHADOW)) > 0).sum()) / seen
     axes.set_title(f"{str(here['time'].to_numpy())[:10]}   {masked:.0%} masked", fontsize=8)
-    _quiet(axes)
+    without_ticks(axes)
 
 
 def _outline_mask(
@@ -114,13 +114,13 @@ def _outline_mask(
 
 
 def _companion(axes: Axes, here: xr.Dataset) -> Any:
-    shown = axes.imshow(here["vv_db"], cmap="gray", vmin=-22, vmax=2, extent=_extent(here), interpolation="nearest")
+    shown = axes.imshow(here["vv_db"], cmap="gray", vmin=-22, vmax=2, extent=extent_of(here), interpolation="nearest")
     axes.set_facecolor("#bbbbbb")
     age = float(here["sentinel1_age"])
     orbit = str(here["sentinel1_orbit_state"].to_numpy()) if "sentinel1_orbit_state" in here.coords else ""
     said = _said_age(pd.Timestamp(str(here["time"].to_numpy())), age)
     axes.set_title(f"{said}  {orbit}".strip(), fontsize=8)
-    _quiet(axes)
+    without_ticks(axes)
     return shown
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from glaciercube.errors import CubeError
+from glaciercube.view.canvas import empty_figure, extent_of, without_ticks
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -19,23 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["plot_area", "plot_change", "plot_inputs"]
 
 _ICE, _TRUTH, _LINE = "#08519c", "#d7301f", "#ffcc00"
-
-
-def _figure(size: tuple[float, float]) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CubeError("pictures need matplotlib", "pip install 'glaciercube[view]'") from error
-
-    class Picture(Figure):
-        """A figure without pyplot (no global state, no display needed) that still shows itself in Jupyter."""
-
-        def _repr_png_(self) -> bytes:
-            buffer = io.BytesIO()
-            self.savefig(buffer, format="png")
-            return buffer.getvalue()
-
-    return Picture(figsize=size, layout="constrained", dpi=110)
 
 
 def plot_area(
@@ -59,7 +41,7 @@ def plot_area(
     matplotlib Figure
     """
     if axes is None:
-        axes = _figure((7, 4)).subplots()
+        axes = empty_figure((7, 4)).subplots()
     groups = series.groupby("outline") if "outline" in series else [("ice area", series)]
     several = "outline" in series and series["outline"].nunique() > 1
     for name, part in groups:
@@ -104,7 +86,7 @@ def plot_inputs(
     panels = [name for name, needs in (("optical", "red"), ("radar", "vv_db"), ("terrain", "slope")) if needs in cube]
     panels.append("probability")
     times = cube["time"].to_numpy()
-    figure = _figure((3.4 * len(panels) + 0.6, 3.0 * len(times) + 0.5))
+    figure = empty_figure((3.4 * len(panels) + 0.6, 3.0 * len(times) + 0.5))
     axes = figure.subplots(len(times), len(panels), squeeze=False)
     for row, time in enumerate(times):
         here, found = cube.isel(time=row), prediction["glacier_probability"].isel(time=row)
@@ -148,7 +130,7 @@ def plot_change(
     matplotlib Figure
     """
     count = len(images) + len(probabilities)
-    figure = _figure((4.1 * count, 7.6))
+    figure = empty_figure((4.1 * count, 7.6))
     layout = figure.add_gridspec(2, count, height_ratios=[1.35, 1])
     for column, (name, image) in enumerate(images):
         axes = figure.add_subplot(layout[0, column])
@@ -158,12 +140,12 @@ def plot_change(
     for column, (name, probability) in enumerate(probabilities, start=len(images)):
         axes = figure.add_subplot(layout[0, column])
         shown = axes.imshow(
-            probability, cmap="Blues", vmin=0, vmax=1, extent=_extent(probability), interpolation="nearest"
+            probability, cmap="Blues", vmin=0, vmax=1, extent=extent_of(probability), interpolation="nearest"
         )
         axes.set_facecolor("#bbbbbb")
         _outlines(axes, outlines, probability)
         axes.set_title(name, fontsize=10)
-        _quiet(axes)
+        without_ticks(axes)
     figure.colorbar(shown, ax=axes, shrink=0.7, label="glacier probability")
     plot_area(series, truth=truth, axes=figure.add_subplot(layout[1, :]))
     figure.suptitle(title)
@@ -175,19 +157,19 @@ def _panel(axes: Axes, panel: str, here: xr.Dataset, found: xr.DataArray) -> Non
         _show_rgb(axes, here)
         axes.set_title("SWIR / NIR / red", fontsize=9)
     elif panel == "radar":
-        shown = axes.imshow(here["vv_db"], cmap="gray", vmin=-22, vmax=2, extent=_extent(here))
+        shown = axes.imshow(here["vv_db"], cmap="gray", vmin=-22, vmax=2, extent=extent_of(here))
         axes.figure.colorbar(shown, ax=axes, shrink=0.7)
         axes.set_title("VV gamma nought (dB)", fontsize=9)
     elif panel == "terrain":
-        shown = axes.imshow(here["slope"], cmap="magma", vmin=0, vmax=70, extent=_extent(here))
+        shown = axes.imshow(here["slope"], cmap="magma", vmin=0, vmax=70, extent=extent_of(here))
         axes.figure.colorbar(shown, ax=axes, shrink=0.7)
         axes.set_title("slope (°)", fontsize=9)
     else:
-        shown = axes.imshow(found, cmap="Blues", vmin=0, vmax=1, extent=_extent(here), interpolation="nearest")
+        shown = axes.imshow(found, cmap="Blues", vmin=0, vmax=1, extent=extent_of(here), interpolation="nearest")
         axes.set_facecolor("#bbbbbb")
         axes.figure.colorbar(shown, ax=axes, shrink=0.7)
         axes.set_title("glacier probability", fontsize=9)
-    _quiet(axes)
+    without_ticks(axes)
 
 
 def _show_rgb(axes: Axes, image: xr.Dataset) -> None:
@@ -196,23 +178,13 @@ def _show_rgb(axes: Axes, image: xr.Dataset) -> None:
     finite = stack[np.isfinite(stack).all(axis=-1)]
     top = max(float(np.percentile(finite, 98)), 0.2) if finite.size else 1.0
     shown = np.clip(stack / top, 0, 1) ** 0.6
-    axes.imshow(np.where(np.isfinite(shown), shown, 0.73), extent=_extent(image), interpolation="nearest")
-    _quiet(axes)
-
-
-def _extent(layer: xr.Dataset | xr.DataArray) -> tuple[float, float, float, float]:
-    x, y = layer["x"].to_numpy(), layer["y"].to_numpy()
-    dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
-    return (x[0] - dx, x[-1] + dx, y[-1] + dy, y[0] - dy)
+    axes.imshow(np.where(np.isfinite(shown), shown, 0.73), extent=extent_of(image), interpolation="nearest")
+    without_ticks(axes)
 
 
 def _outlines(axes: Axes, outlines: gpd.GeoDataFrame | None, layer: xr.Dataset | xr.DataArray) -> None:
     if outlines is None or outlines.empty:
         return
-    limits = _extent(layer)
+    limits = extent_of(layer)
     outlines.boundary.plot(ax=axes, color=_LINE, linewidth=0.7)
     axes.set(xlim=limits[:2], ylim=limits[2:], xlabel="", ylabel="")
-
-
-def _quiet(axes: Axes) -> None:
-    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
