@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
-from glaciercube.errors import ConfigError, GlaciercubeError
+from glaciercube import sentences
+from glaciercube.errors import ConfigError
 
 __all__ = [
     "CONFIG",
@@ -43,27 +43,19 @@ QUIET = click.option("--quiet", is_flag=True, help="No progress bars, and only w
 
 def told(command: Callable[P, None]) -> Callable[P, None]:
     """Turn errors into one sentence on stderr and exit code 1: what users can mend, and defects of ours."""
+    mended = sentences.told(command)
 
     @wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            command(*args, **kwargs)
-        except GlaciercubeError as error:
-            click.echo(f"glaciercube: {error}", err=True)
-            sys.exit(1)
-        except OSError as error:
-            click.echo(f"glaciercube: {error}: check the path, its permissions and the space there.", err=True)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            click.echo("glaciercube: stopped: run again to go on where it ended.", err=True)
-            _leave(130)
+            mended(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise  # click's own way to end
         except Exception as error:
             if _traceback_wanted():
                 raise
             click.echo(f"glaciercube: {_defect(error)}", err=True)
-            _leave(1)
+            sentences.leave(1)
 
     return wrapper
 
@@ -89,15 +81,6 @@ def _defect(error: Exception) -> str:
         f"this is a defect of glaciercube ({text}): `glaciercube --traceback {command} ...` shows all of it; please "
         "report that."
     )
-
-
-def _leave(code: int) -> None:
-    """Exit; at once where threads still wait for a server that nobody needs any more."""
-    if any(thread.name.startswith("glaciercube") and not thread.daemon for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
