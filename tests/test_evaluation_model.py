@@ -14,7 +14,7 @@ from small_models import small_model
 from test_evaluation_predict import make_chip
 
 from glaciercube.cli import main
-from glaciercube.errors import ConfigError
+from glaciercube.errors import ConfigError, ModelError
 from glaciercube.evaluation.front_cases import front_cases
 from glaciercube.evaluation.markdown import markdown
 from glaciercube.evaluation.predict import PredictOptions
@@ -22,6 +22,7 @@ from glaciercube.evaluation.run import EvaluateOptions, evaluate_model
 from glaciercube.evaluation.sensors import common_subsets, sensor_table
 from glaciercube.models import load_model
 from glaciercube.models.chips import Chip
+from glaciercube.models.classes import Output
 from glaciercube.training.exchange import write_set
 
 
@@ -144,6 +145,25 @@ def test_fronts_are_read_from_classes_and_labels_by_name() -> None:
     lines = {"drawn": [[5, x] for x in range(64)]}
     (case,) = front_cases(named, [front_chip(rows=(30,), attributes=lines)])  # type: ignore[arg-type]
     assert (case.drawn[:, 0] == 5).all()
+
+
+def test_fronts_between_given_sides_are_read_from_the_class_front_alone() -> None:
+    rule = load_model("band-ratio")
+    outputs = (Output("front_probability", ("front",)),)
+    contract = dataclasses.replace(
+        rule.contract, classes=("other", "front"), outputs=outputs, architecture="band-ratio"
+    )
+    named = dataclasses.replace(rule, contract=contract)
+    chip = front_chip(rows=(30,), attributes={"drawn": [[30, x] for x in range(10, 50)]})  # type: ignore[arg-type]
+    walls = np.zeros((2, 64, 64), bool)
+    walls[0, :, 10] = walls[1, :, 49] = True
+    (case,) = front_cases(named, [chip], sides=lambda _: (walls[0], walls[1]))
+    assert case.between is not None
+    assert (case.between[0, 1], case.between[-1, 1]) == (10, 49)
+    assert case.sides is not None
+    assert set(case.sides[:, 1]) == {10, 49}
+    with pytest.raises(ModelError, match="no front from side to side"):
+        front_cases(rule, [chip], sides=lambda _: (walls[0], walls[1]))
 
 
 def test_command_scores_a_model_on_a_set(tmp_path: Path) -> None:

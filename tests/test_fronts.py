@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -27,7 +30,9 @@ from glaciercube.evaluation.fronts import (
     season_of,
 )
 from glaciercube.models.architectures.contracts import architecture_contract
+from glaciercube.models.base import Model
 from glaciercube.models.classes import ZONES, Output
+from glaciercube.models.registry import build_module, save_model
 
 
 def line(row: float, first: int = 0, last: int = 40) -> np.ndarray:
@@ -203,6 +208,14 @@ def test_where_no_front_is_probable_none_is_found() -> None:
         find_fronts({"glacier": probability, "land": 1 - probability}, 50.0)
 
 
+def test_a_line_has_to_be_as_probable_as_the_docs_say_unless_told_otherwise() -> None:
+    probability, _ = bent_front()
+    said = f"pixels above a threshold ({FrontOptions().threshold:g})"
+    assert said in (Path(__file__).parents[1] / "docs" / "fronts.md").read_text(encoding="utf-8")
+    for peak, found in ((0.34, False), (0.36, True)):
+        assert bool(len(front_of_edge(probability / probability.max() * peak, 50.0))) == found
+
+
 def test_between_given_sides_the_front_goes_from_one_to_the_other() -> None:
     probability, drawn = bent_front(slice(45, 52))
     probability[60:64, 20:24] = 0.8
@@ -287,6 +300,17 @@ def test_fronts_stand_on_the_ground_with_their_dates() -> None:
     assert not len(front_frame([], geobox))
     with pytest.raises(ModelError, match="no ocean_probability"):
         front_table(predicted, {"ocean": "ocean_probability"})
+
+
+def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contract = architecture_contract("front-unet", widths=(8, 8), dropout=0.0)
+    save_model(Model.from_module(contract, build_module(contract)), tmp_path / "folder/of/a/front/model")
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "fronts.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)  # noqa: S102 - our own
+    assert list(names["fronts"].columns) == ["time", "length_m", "geometry"]
+    assert names["fronts"].crs == names["grid"].crs
 
 
 def test_a_models_outputs_lead_to_its_fronts_by_the_names_of_its_classes() -> None:

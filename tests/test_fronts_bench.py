@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
+from test_bench_keeping import killed_halfway
 
-from glaciercube.bench import fronts
-from glaciercube.bench.front_set import TRAIN, drawn_front, front_chips, sides_of, stretched
+from glaciercube.bench import front_cells
+from glaciercube.bench.front_cells import cells_of
+from glaciercube.bench.front_entrants import ENTRANTS
+from glaciercube.bench.front_set import TRAIN, drawn_front, fjord_sides, front_chips, sides_of, stretched
 from glaciercube.bench.front_training import Recipe, train
-from glaciercube.bench.fronts import ENTRANTS, front_map, section
+from glaciercube.bench.fronts import main, section
 from glaciercube.bench.scoring import seconds_per_megapixel
 from glaciercube.errors import ConfigError
+from glaciercube.evaluation.predict import predict_chip
 from glaciercube.models.architectures.front_unet import FrontUNet
 from glaciercube.models.base import Model
 from glaciercube.models.classes import SIDES
@@ -103,6 +108,15 @@ def test_brightness_does_not_depend_on_exposure() -> None:
     assert np.quantile(stretched(grey), [0.02, 0.98]) == pytest.approx([0.0, 1.0], abs=1e-5)
 
 
+def test_the_sides_of_a_fjord_are_where_the_drawn_front_ends(folder: Path) -> None:
+    chip = front_chips(folder)[0]
+    drawn = np.array(chip.attributes["drawn"])
+    for side, column in zip(fjord_sides(chip), (drawn[0, 1], drawn[-1, 1]), strict=True):
+        assert side.shape == chip.label.shape[1:]
+        assert set(np.argwhere(side)[:, 1]) == {column}
+        assert side.sum() == len(side)
+
+
 def small_training(folder: Path, steps: int) -> tuple[list[float], np.ndarray]:
     chips = front_chips(folder)
     usual = ENTRANTS[0].contract()
@@ -112,7 +126,7 @@ def small_training(folder: Path, steps: int) -> tuple[list[float], np.ndarray]:
     losses: list[float] = []
     trained = train(FrontUNet(contract), contract, chips, recipe, lambda _, loss: losses.append(loss))
     assert trained.steps == steps == len(losses)
-    return losses, front_map(Model.from_module(contract, trained.module), chips[0])
+    return losses, predict_chip(Model.from_module(contract, trained.module), chips[0], classes=("front",))[0]
 
 
 def test_training_learns_where_the_front_is(folder: Path) -> None:
@@ -129,7 +143,7 @@ def test_training_repeats_itself(folder: Path) -> None:
 
 
 def test_rows_are_made_once_and_models_are_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fronts, "seconds_per_megapixel", partial(seconds_per_megapixel, side=128, repeats=1))
+    monkeypatch.setattr(front_cells, "seconds_per_megapixel", partial(seconds_per_megapixel, side=128, repeats=1))
     first = section(folder, tmp_path, seconds=1.0, quick=True, models=("front-unet",))
     cell = first.record["cells"][0]
     assert [re.sub(r" \(\d+ s\)$", "", row[0]) for row in first.rows] == [
@@ -150,8 +164,40 @@ def test_rows_are_made_once_and_models_are_kept(folder: Path, tmp_path: Path, mo
     assert (model.contract.classes, model.contract.architecture) == (SIDES, "views")
     again = section(folder, tmp_path, seconds=1.0, quick=True, models=("front-unet",))
     assert again.record["cells"][0]["seconds"] == cell["seconds"]
-    monkeypatch.setattr(fronts, "seconds_per_megapixel", lambda _: 0.0)
+    monkeypatch.setattr(front_cells, "seconds_per_megapixel", lambda _: 0.0)
     next(tmp_path.glob("*.json")).unlink()  # scored anew, and not trained anew
     anew = section(folder, tmp_path, seconds=1.0, quick=True, models=("front-unet",)).record["cells"][0]
     assert (anew["seconds"], anew["fronts"]) == (cell["seconds"], cell["fronts"])
     assert not section(None, tmp_path, seconds=1.0).record["cells"]
+
+
+def test_command_trains_and_scores_what_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["--data", str(folder), "--out", str(tmp_path), *arguments])
+
+    wrong = call("--models", "front-unet,other")
+    assert (wrong.exit_code, wrong.stdout) == (1, "")
+    assert "the benchmark has no front model 'other': choose among front-unet, plain-unet" in wrong.stderr
+    monkeypatch.setattr(front_cells, "seconds_per_megapixel", lambda _: 1.0)
+    chosen = ("--models", "front-unet", "--steps", "1", "--leave", "Sverdrup")
+    assert call(*chosen, "--train-only").exit_code == 0
+    (training,) = (tmp_path / "trainings").iterdir()
+    before = training.stat().st_mtime_ns
+    done = call(*chosen)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == (tmp_path / "fronts-Sverdrup.md").read_text(encoding="utf-8")
+    assert "## Calving fronts: Sverdrup (left out)" in done.stdout
+    assert training.stat().st_mtime_ns == before
+
+
+def test_a_score_that_is_killed_while_it_is_written_is_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_cells, "run_entrant", lambda *_, **__: (None, {"model": "front-unet"}))
+    monkeypatch.setattr(front_cells, "save_model", lambda *_: None)
+    recipe = Recipe(seconds=1.0, steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed_halfway)
+        with pytest.raises(KeyboardInterrupt):
+            cells_of(folder, tmp_path, recipe, models=("front-unet",))
+    assert cells_of(folder, tmp_path, recipe, models=("front-unet",)) == [{"model": "front-unet"}]

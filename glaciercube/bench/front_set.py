@@ -20,7 +20,7 @@ from glaciercube.evaluation.fronts import season_of
 from glaciercube.models.chips import Chip
 from glaciercube.models.classes import SIDES
 
-__all__ = ["PIXEL", "TRAIN", "drawn_front", "front_chips", "sides_of", "stretched"]
+__all__ = ["PIXEL", "TRAIN", "drawn_front", "fjord_sides", "front_chips", "sides_of", "stretched"]
 
 #: Pixel size in metres.
 PIXEL: Final = 96.3 / 1.97
@@ -133,6 +133,17 @@ def sides_of(line: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray
     parts, _ = ndimage.label(~wall)
     above = np.isin(parts, np.unique(parts[0][parts[0] > 0]))
     return np.where(above, SIDES.index("seaward"), SIDES.index("inland")).astype(np.uint8)
+
+
+def fjord_sides(chip: Chip) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """The sides of a chip's fjord, (y, x) each: the columns in which its drawn front begins and ends.
+
+    The ice flows upwards, and the sides along it; those that were drawn for the paper are not published.
+    """
+    drawn = chip.attributes["drawn"]
+    left, right = np.zeros((2, *chip.label.shape[1:]), bool)
+    left[:, drawn[0][1]] = right[:, drawn[-1][1]] = True
+    return left, right
 
 
 def _near(line: npt.NDArray[np.int64], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from glaciercube.change.fronts import FrontOptions, find_fronts
+from glaciercube.change.fronts import FrontOptions, find_fronts, front_between
+from glaciercube.errors import ModelError
 from glaciercube.evaluation.fronts import FrontCase, season_of
 from glaciercube.evaluation.predict import predict_classes
 from glaciercube.models.base import Model
 from glaciercube.models.chips import UNKNOWN, Chip
 
 __all__ = ["front_cases", "tells_fronts"]
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 _GROUPS = ("glacier", "season", "sensor", "resolution")
 
@@ -30,6 +35,7 @@ def front_cases(
     without: Collection[str] = (),
     alone: bool = False,
     options: FrontOptions | None = None,
+    sides: Callable[[Chip], tuple[BoolArray, BoolArray]] | None = None,
 ) -> list[FrontCase]:
     """Find the fronts of chips.
 
@@ -44,12 +50,25 @@ def front_cases(
         As in `glaciercube.evaluation.predict.predict_classes`.
     options : FrontOptions or None
         How lines are read from probabilities.
+    sides : callable or None
+        Gives the two sides of a chip's fjord, (y, x) bool each, where they are known: the line from one to the other is
+        then found, too, from the class ``front``.
 
     Returns
     -------
     list of FrontCase
         One per chip and date, by glacier (the chip's place), season, sensor and resolution.
+
+    Raises
+    ------
+    ModelError
+        If sides are given and the model has no class ``front``.
     """
+    if sides is not None and "front" not in model.contract.classes:
+        raise ModelError(
+            f"no front from side to side can be read from model {model.contract.name!r}",
+            "give a model with the class front, or no sides",
+        )
     found: list[FrontCase] = []
     for chip in chips:
         drawn = [_drawn(chip, date) for date in range(len(chip.time))]
@@ -60,8 +79,20 @@ def front_cases(
             if len(line):
                 said = dict(zip(model.contract.classes, maps[date], strict=True))
                 lines = find_fronts(said, chip.resolution, options)
-                found.append(FrontCase(chip.name, _joined(lines), line, chip.resolution, _groups(chip, date)))
+                case = FrontCase(chip.name, _joined(lines), line, chip.resolution, _groups(chip, date))
+                found.append(case if sides is None else _between(case, said["front"], sides(chip), options))
     return found
+
+
+def _between(
+    case: FrontCase,
+    probability: npt.NDArray[np.floating],
+    sides: tuple[BoolArray, BoolArray],
+    options: FrontOptions | None,
+) -> FrontCase:
+    """The case with the line from side to side, too."""
+    line = front_between(probability, *sides, options)
+    return replace(case, between=line, sides=np.argwhere(sides[0] | sides[1]))
 
 
 def _drawn(chip: Chip, date: int) -> npt.NDArray[np.int64]:
