@@ -131,7 +131,14 @@ def receptive_field(halvings: int) -> int:
     ----------
     halvings : int
         Number of 2 by 2 poolings; two 3 by 3 convolutions stand at each level on the way down and up.
+
+    Raises
+    ------
+    ModelError
+        If there are less than none: of no widths.
     """
+    if halvings < 0:
+        raise ModelError("fusion-unet has no widths", "give a whole number for each resolution")
     reach = 0
     for place in range(2**halvings):
         first, last = place, place

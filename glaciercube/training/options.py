@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
 
 from glaciercube.errors import ConfigError
 
 __all__ = ["FitOptions", "Jitter", "Sensors"]
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What a number may be: from `least`, or above it, to `most`."""
+
+    said: str
+    least: float
+    most: float = math.inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        return self.least <= value <= self.most and not (self.above and value == self.least)
+
+
+_COUNT: Final = _Range("1 or more", 1)
+_NOT_LESS: Final = _Range("0 or more", 0)
+_ABOVE: Final = _Range("a number above 0", 0, above=True)
+_SHARE: Final = _Range("a number from 0 to 1", 0, 1)
+_FIT: Final[Mapping[str, _Range]] = {
+    **dict.fromkeys(("steps", "batch", "size", "dates", "targets", "every", "validate", "patience"), _COUNT),
+    **dict.fromkeys(("rate", "clip", "seconds"), _ABOVE),
+    **dict.fromkeys(("decay", "gamma", "workers"), _NOT_LESS),
+    **dict.fromkeys(("rise", "average", "dice"), _SHARE),
+    # torch takes no larger ones.
+    "seed": _Range("a whole number from 0 to 9223372036854775807", 0, 2**63 - 1),
+}
+_OPTIONAL: Final = ("targets", "patience", "seconds")
+_JITTER_SHARES: Final = ("unflattened", "one_swir")
+
+
+def _check(what: str, given: Any, ranges: Mapping[str, _Range]) -> None:
+    """Refuse numbers out of their range, by name."""
+    for name, allowed in ranges.items():
+        value = getattr(given, name)
+        left_out = value is None and name in _OPTIONAL
+        if not left_out and not allowed.holds(value):
+            remedy = f"give {allowed.said}{', or leave it out' if name in _OPTIONAL else ''}"
+            raise ConfigError(f"{what} with {name} {value}", remedy)
 
 
 @dataclass(frozen=True)
@@ -50,6 +90,9 @@ class Jitter:
     days: float = 3.0
     rough: float = 0.7
     one_swir: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("jitter", self, {f.name: _SHARE if f.name in _JITTER_SHARES else _NOT_LESS for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -162,13 +205,7 @@ class FitOptions:
     sensors: Sensors = field(default_factory=Sensors)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "size", "dates", "every", "validate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"a fit with {name} {getattr(self, name)}", "give at least 1")
-        for name in ("targets", "patience", "seconds"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"a fit with {name} {value}", "give a number above 0, or leave it out")
+        _check("a fit", self, _FIT)
 
     def learning_rate(self, progress: float) -> float:
         """AdamW's rate after a share of the fit: from a 25th of the peak up to it, and down to next to nothing."""

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from glaciercube.errors import ModelError
 from glaciercube.models.architectures.layers import enlarge
-from glaciercube.models.architectures.segmenter import integers, number
+from glaciercube.models.architectures.segmenter import integer, integers
 from glaciercube.models.base import Masked, Neighbours
 from glaciercube.models.contract import Contract
 from glaciercube.models.fusion_unet import Encoded, FusionUNet
@@ -43,7 +43,7 @@ class FusionUNetTime(FusionUNet):
 
     def __init__(self, contract: Contract) -> None:
         super().__init__(contract)
-        widths, self.attention_heads = integers(contract, "widths"), int(number(contract, "attention_heads"))
+        widths, self.attention_heads = integers(contract, "widths"), integer(contract, "attention_heads")
         if contract.time_context is None or any(width % self.attention_heads for width in widths):
             raise ModelError(
                 f"model {contract.name!r} has no time context, or widths {widths} and {self.attention_heads} heads",

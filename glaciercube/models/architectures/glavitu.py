@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from glaciercube.errors import ModelError
 from glaciercube.models.architectures.layers import LEAK, conv_norm, enlarge
 from glaciercube.models.architectures.resunet import ResUNet
-from glaciercube.models.architectures.segmenter import Segmenter, Supervised, integers, number
+from glaciercube.models.architectures.segmenter import Segmenter, Supervised, integer, integers, number
 from glaciercube.models.architectures.transformer import Layer
 from glaciercube.models.base import Masked
 from glaciercube.models.contract import Contract
@@ -102,7 +102,7 @@ class _Transformer(nn.Module):
     def __init__(self, contract: Contract, width: int, patches: int) -> None:
         super().__init__()
         dropout = number(contract, "dropout")
-        depth, heads, hidden = (int(number(contract, name)) for name in ("layers", "attention_heads", "hidden"))
+        depth, heads, hidden = (integer(contract, name) for name in ("layers", "attention_heads", "hidden"))
         self.embed = nn.Conv2d(width, width, _PATCH, stride=_PATCH)
         self.places = nn.Parameter(torch.zeros(1, patches, width))
         nn.init.normal_(self.places, std=0.02)

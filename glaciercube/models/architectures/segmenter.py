@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from glaciercube.errors import ModelError
 from glaciercube.models.base import GlacierModule, Masked
 from glaciercube.models.contract import Contract, Modality
 
-__all__ = ["Segmenter", "Supervised", "integers", "number"]
+__all__ = ["Segmenter", "Supervised", "integer", "integers", "number"]
 
 _BINARY = 2
 
@@ -58,6 +58,8 @@ class Segmenter(GlacierModule):
         self.contract = contract
         self.heads = 1 if len(contract.classes) == _BINARY else len(contract.classes)
         self.temperature = number(contract, "temperature", 1.0)
+        if not self.temperature > 0:
+            raise ModelError(f"model {contract.name!r} has the temperature {self.temperature}", "give a number above 0")
         self.shift = number(contract, "shift", 0.0)
         raised = [float(name in contract.outputs[0].classes) for name in contract.classes]
         self._raised = tuple(raised)
@@ -128,8 +130,24 @@ def number(contract: Contract, name: str, default: float | None = None) -> float
     return float(value)
 
 
+def integer(contract: Contract, name: str) -> int:
+    """A whole number of 1 or more among a contract's parameters.
+
+    Raises
+    ------
+    ModelError
+        If it is absent, or none.
+    """
+    value = contract.parameters.get(name)
+    if not _counts(value):
+        raise ModelError(
+            f"parameter {name!r} of model {contract.name!r} is {value!r}", "give a whole number of 1 or more"
+        )
+    return int(value)
+
+
 def integers(contract: Contract, name: str) -> tuple[int, ...]:
-    """Some whole numbers among a contract's parameters.
+    """Some whole numbers of 1 or more among a contract's parameters.
 
     Raises
     ------
@@ -137,6 +155,12 @@ def integers(contract: Contract, name: str) -> tuple[int, ...]:
         If they are absent, or none.
     """
     value = contract.parameters.get(name)
-    if not isinstance(value, tuple) or not value:
-        raise ModelError(f"parameter {name!r} of model {contract.name!r} is {value!r}", "give whole numbers")
+    if not isinstance(value, tuple) or not value or not all(map(_counts, value)):
+        raise ModelError(
+            f"parameter {name!r} of model {contract.name!r} is {value!r}", "give whole numbers, each of 1 or more"
+        )
     return value
+
+
+def _counts(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
