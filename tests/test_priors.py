@@ -23,13 +23,13 @@ from glaciercube.bench.priors import event_chip, interval, prior_scores
 from glaciercube.bench.retreat import MEASURES, loss_scores, seen_by, static_modalities
 from glaciercube.change.area import area_series
 from glaciercube.change.difference import area_change
+from glaciercube.change.hidden_markov import forward_backward
 from glaciercube.change.priors import (
     GAINED,
     LOST,
     STEEP,
     UNCONFIRMED,
     PriorOptions,
-    _forward_backward,
     prior_report,
     smooth_series,
     with_prior,
@@ -114,7 +114,7 @@ def test_the_posterior_is_that_of_every_series_of_states_weighed() -> None:
                 weight *= change if on != state[n - 1] else 1 - change
         weights.append(weight)
     wanted = np.array(weights) @ np.array(states) / sum(weights)
-    found = _forward_backward(*(part[:, None, None] for part in (ice, lost, gained)))
+    found = forward_backward(*(part[:, None, None] for part in (ice, lost, gained)))
     np.testing.assert_allclose(found[:, 0, 0], wanted, rtol=1e-9)
 
 

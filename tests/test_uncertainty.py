@@ -13,7 +13,8 @@ from glaciercube.errors import GlaciercubeError, ModelError
 from glaciercube.models import load_model
 from glaciercube.models.chips import Chip
 from glaciercube.models.classes import GROUND, Output
-from glaciercube.training.calibrate import Pixels, Scaling, calibrate, draw_pixels, fit_scaling, rescaled
+from glaciercube.training.calibrate import calibrate, draw_pixels
+from glaciercube.training.scaling import Pixels, Scaling, fit_scaling, rescaled
 
 ICE = Output(classes=("clean_ice", "debris_covered_ice"))
 

@@ -21,7 +21,7 @@ from glaciercube.models.classes import GROUND, Output
 from glaciercube.models.dropout import with_dropout
 from glaciercube.models.ensemble import ensemble, members_of, spread
 from glaciercube.models.registry import load_model, pack_model, save_model, unpack_model
-from glaciercube.training.calibrate import Scaling, rescaled
+from glaciercube.training.scaling import Scaling, rescaled
 
 FIVE: dict[str, Any] = {"classes": GROUND, "outputs": (Output(classes=("clean_ice", "debris_covered_ice")),)}
 SIDE = 32

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from glaciercube.change.area import AreaOptions, area_series, clear_maps
-from glaciercube.change.conformal import (
-    Calibration,
-    error_scale,
-    find_calibration,
-    raised_level,
-    read_calibrations,
-    scene_correlation,
-    write_calibrations,
-)
+from glaciercube.change.calibration_file import find_calibration, read_calibrations, write_calibrations
+from glaciercube.change.conformal import Calibration, error_scale, raised_level, scene_correlation
 from glaciercube.change.correlation import ErrorCorrelation, area_std, fit_correlation
 from glaciercube.change.difference import area_change
 from glaciercube.change.priors import PriorOptions, prior_report, with_prior

@@ -14,7 +14,8 @@ import pandas as pd
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from glaciercube.change.conformal import Calibration, Quantity, find_calibration
+from glaciercube.change.calibration_file import find_calibration
+from glaciercube.change.conformal import Calibration, Quantity
 from glaciercube.change.correlation import ErrorCorrelation, area_std
 from glaciercube.change.maps import AreaOptions, clear_maps, grid_of, mask_of, window_of
 from glaciercube.change.terrain import warn_of_terrain

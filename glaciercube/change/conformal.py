@@ -16,13 +16,8 @@ arXiv:2008.04267), whose radius, `Calibration.reserve`, is measured on parts of 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from functools import cache
-from importlib import resources
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -36,16 +31,11 @@ __all__ = [
     "Calibration",
     "Quantity",
     "error_scale",
-    "find_calibration",
     "raised_level",
-    "read_calibrations",
     "scene_correlation",
-    "write_calibrations",
 ]
 
 Quantity: TypeAlias = Literal["area", "change"]
-
-SHIPPED = "calibrations.json"
 
 # Glaciers are compared with those of which a like share of the outline was called ice, below, between and above these
 # (Mondrian conformal prediction; Vovk et al. 2005, chapter 4.5): half-missed glaciers say nothing of nearly full ones.
@@ -77,9 +67,6 @@ def error_scale(doubt: Any, clear: Any) -> Any:
         In that unit, above zero wherever ``clear`` is.
     """
     return doubt + LEAST_DOUBT * clear
-
-
-_ALWAYS = ("model", "model_hash", "modalities", "every", "scores", "shares")
 
 
 @dataclass(frozen=True)
@@ -265,53 +252,6 @@ class Calibration:
         return clear, hidden, low * scale, high * scale
 
 
-def read_calibrations(path: str | Path | None = None) -> list[Calibration]:
-    """Read calibrations from a file, or those that come with the package.
-
-    Raises
-    ------
-    ModelError
-        If the file cannot be read.
-    """
-    if path is None:
-        return list(_shipped())
-    try:
-        return _parse(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} is not a file of calibrations ({error})", "write it with write_calibrations"
-        ) from error
-
-
-def write_calibrations(calibrations: Iterable[Calibration], path: str | Path) -> Path:
-    """Write calibrations as JSON, one a line."""
-    lines = []
-    for one in calibrations:
-        content = asdict(one)
-        # What is as usual is left out.
-        usual = {f.name: f.default for f in fields(one) if f.name not in _ALWAYS}
-        content = {name: value for name, value in content.items() if name in _ALWAYS or value != usual[name]}
-        content |= {name: [round(value, 4) for value in content[name]] for name in ("scores", "shares")}
-        lines.append(json.dumps(content, separators=(",", ":")))
-    path = Path(path)
-    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    return path
-
-
-def find_calibration(
-    model_hash: str,
-    modalities: Iterable[str],
-    every: str,
-    quantity: Quantity = "area",
-    *,
-    path: str | Path | None = None,
-) -> Calibration | None:
-    """The calibration made for a model, its inputs and kind of area, or of change; None if there is none."""
-    wanted = (model_hash, tuple(sorted(modalities)), every, quantity)
-    known = read_calibrations(path)
-    return next((one for one in known if (one.model_hash, one.modalities, one.every, one.quantity) == wanted), None)
-
-
 def scene_correlation(scores: npt.ArrayLike, scenes: npt.ArrayLike) -> float:
     """Correlation of the errors of two glaciers of one scene.
 
@@ -368,17 +308,3 @@ def raised_level(level: float, reserve: float) -> float:
     # (b - level)**2 = reserve * b * (1 - b), the root above the level.
     a, b, c = 1 + reserve, 2 * level + reserve, level**2
     return (b + math.sqrt(max(b * b - 4 * a * c, 0.0))) / (2 * a)
-
-
-@cache
-def _shipped() -> tuple[Calibration, ...]:
-    file = resources.files("glaciercube.change") / SHIPPED
-    return tuple(_parse(file.read_text(encoding="utf-8"))) if file.is_file() else ()
-
-
-def _parse(text: str) -> list[Calibration]:
-    return [Calibration(**{key: _tuples(value) for key, value in one.items()}) for one in json.loads(text)]
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(each) for each in value) if isinstance(value, list) else value

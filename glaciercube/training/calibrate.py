@@ -9,106 +9,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from glaciercube.errors import ModelError, require
+from glaciercube.errors import require
 from glaciercube.evaluation.boundary import distance_to_outline
 from glaciercube.evaluation.predict import ice_labels, predict_classes
 from glaciercube.evaluation.reliability import NEAR, calibration_error
 from glaciercube.models.base import Model
 from glaciercube.models.chips import UNKNOWN, Chip
 from glaciercube.models.classes import membership
+from glaciercube.training.scaling import NEAR_SHARE, Pixels, Scaling, fit_scaling, rescaled
 
-__all__ = ["Calibrated", "Pixels", "Scaling", "calibrate", "draw_pixels", "fit_scaling", "rescaled"]
+__all__ = ["NEAR_SHARE", "Calibrated", "calibrate", "draw_pixels"]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-#: Share of a place's weight that its pixels near outlines have.
-NEAR_SHARE = 0.5
 #: Parts of the places for the scores after calibration: each is scored with what the others give.
 FOLDS = 5
 _LEAST = 1e-7
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """What a model's own calibration is changed by.
-
-    Attributes
-    ----------
-    temperature : float
-        What all logits are divided by.
-    shift : float
-        What is then added to those of the classes of the first output.
-    """
-
-    temperature: float = 1.0
-    shift: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Pixels:
-    """Labelled pixels as a model sees them.
-
-    Attributes
-    ----------
-    log : (pixel, class) float64
-        Logarithm of the model's probabilities.
-    may : (pixel, class) bool
-        Classes that the label may be.
-    ice : (pixel, class) bool
-        Classes of the labels of that chip that are ice: their probability is held against `truth`.
-    truth : (pixel,) bool
-        Whether the label is ice.
-    near : (pixel,) bool
-        Within 50 m of an outline.
-    share : (pixel,) float64
-        How many pixels this one stands for, times their trust.
-    place : (pixel,) int64
-        Number of the place.
-    raised : (class,) bool
-        Classes of the model's first output.
-    """
-
-    log: FloatArray
-    may: BoolArray
-    ice: BoolArray
-    truth: BoolArray
-    near: BoolArray
-    share: FloatArray
-    place: npt.NDArray[np.int64]
-    raised: BoolArray
-
-    def part(self, kept: BoolArray) -> Pixels:
-        """Some of the pixels."""
-        own = {f.name: getattr(self, f.name)[kept] for f in dataclasses.fields(self) if f.name != "raised"}
-        return Pixels(**own, raised=self.raised)
-
-    def weights(self, near_share: float = NEAR_SHARE) -> FloatArray:
-        """Weight of each pixel: places weigh the same, and within each the two distances as stated; their sum is 1."""
-        group = 2 * self.place + self.near
-        sums = np.bincount(group, self.share, minlength=int(group.max(initial=0)) + 2)
-        wanted = np.where(np.arange(sums.size) % 2 == 1, near_share, 1.0 - near_share)
-        weight = self.share * wanted[group] / np.maximum(sums[group], 1e-12)
-        # A place without pixels of one kind still counts as one place.
-        total = np.bincount(self.place, weight, minlength=int(self.place.max(initial=0)) + 1)
-        weight = weight / np.maximum(total[self.place], 1e-12)
-        found: FloatArray = weight / max(float(weight.sum()), 1e-12)
-        return found
-
-    def probability(self, scaling: Scaling) -> FloatArray:
-        """Probability of ice, (pixel,), with another calibration."""
-        logit = self.logits(scaling)
-        return np.exp(_logsumexp(np.where(self.ice, logit, -np.inf)) - _logsumexp(logit))
-
-    def logits(self, scaling: Scaling) -> FloatArray:
-        """Logits of the classes, (pixel, class), with another calibration."""
-        found: FloatArray = self.log / scaling.temperature + scaling.shift * self.raised
-        return found
 
 
 @dataclass(frozen=True)
@@ -196,13 +118,13 @@ def calibrate(
     scaling = fit_scaling(drawn, near_share)
     number = np.searchsorted(places, drawn.place) % min(FOLDS, len(places))
     before = drawn.probability(Scaling())
-    after, entropies = before.copy(), _entropies(drawn, Scaling())
+    after, entropies = before.copy(), drawn.entropies(Scaling())
     entropies_after = entropies.copy()
     for fold in np.unique(number):
         held = number == fold
         other = fit_scaling(drawn.part(~held), near_share)
         after[held] = drawn.part(held).probability(other)
-        entropies_after[held] = _entropies(drawn.part(held), other)
+        entropies_after[held] = drawn.part(held).entropies(other)
     weight = drawn.weights(near_share)
     near = drawn.near
     return rescaled(model, scaling), Calibrated(
@@ -218,31 +140,6 @@ def calibrate(
         _bias(before, drawn.truth, drawn.share),
         _bias(after, drawn.truth, drawn.share),
     )
-
-
-def rescaled(model: Model, scaling: Scaling) -> Model:
-    """A model whose logits are scaled once more: ``temperature`` and ``shift`` of its contract, and nothing else.
-
-    Raises
-    ------
-    ModelError
-        If its architecture knows neither, such as a rule or an exported program.
-    """
-    from glaciercube.models.registry import build_module
-
-    parameters = dict(model.contract.parameters)
-    if not hasattr(model.module, "temperature") or not hasattr(model.module, "shift"):
-        raise ModelError(
-            f"model {model.contract.name!r} has no temperature and no shift to calibrate",
-            "calibrate trained models; rules have thresholds",
-        )
-    old = {name: _plain(parameters.get(name, usual)) for name, usual in (("temperature", 1.0), ("shift", 0.0))}
-    parameters["temperature"] = round(old["temperature"] * scaling.temperature, 4)
-    parameters["shift"] = round(old["shift"] / scaling.temperature + scaling.shift, 4)
-    contract = dataclasses.replace(model.contract, parameters=parameters)
-    module = build_module(contract)
-    module.load_state_dict(model.module.state_dict())
-    return Model.from_module(contract, module)
 
 
 def draw_pixels(
@@ -274,29 +171,6 @@ def draw_pixels(
         if f.name != "raised"
     }
     return Pixels(**joined, raised=parts[0].raised)
-
-
-def fit_scaling(pixels: Pixels, near_share: float = NEAR_SHARE) -> Scaling:
-    """Temperature and shift that minimise the weighted cross-entropy of the labels.
-
-    Temperature scaling (Guo et al. 2017, arXiv:1706.04599) with an intercept (Platt 1999). A label that may be several
-    classes costs the logarithm of their summed probability.
-    """
-    from scipy.optimize import minimize
-
-    weight = pixels.weights(near_share)
-
-    def cost(parameters: FloatArray) -> tuple[float, FloatArray]:
-        logit = parameters[0] * pixels.log + parameters[1] * pixels.raised
-        within = np.where(pixels.may, logit, -np.inf)
-        all_, some = _logsumexp(logit), _logsumexp(within)
-        slope = (np.exp(logit - all_[:, None]) - np.exp(within - some[:, None])) * weight[:, None]
-        gradient = np.array([(slope * pixels.log).sum(), slope[:, pixels.raised].sum()])
-        return float(weight @ (all_ - some)), gradient
-
-    bounds = [(0.1, 10.0), (-5.0, 5.0)]
-    found = minimize(cost, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds)
-    return Scaling(float(1.0 / found.x[0]), float(found.x[1]))
 
 
 def _drawn(
@@ -340,21 +214,6 @@ def _drawn(
     return parts
 
 
-def _entropies(pixels: Pixels, scaling: Scaling) -> FloatArray:
-    logit = pixels.logits(scaling)
-    return _logsumexp(logit) - _logsumexp(np.where(pixels.may, logit, -np.inf))
-
-
 def _bias(probability: FloatArray, truth: BoolArray, weight: FloatArray) -> float:
     true = float(weight @ truth)
     return float(weight @ probability) / true - 1.0 if true else float("nan")
-
-
-def _logsumexp(values: FloatArray) -> FloatArray:
-    largest = values.max(axis=1)
-    found: FloatArray = largest + np.log(np.exp(values - largest[:, None]).sum(axis=1))
-    return found
-
-
-def _plain(value: Any) -> float:
-    return float(value)
