@@ -25,6 +25,7 @@ from glaciercube.evaluation.jsonable import jsonable
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
+from glaciercube.sentences import told
 from glaciercube.training.area_errors import AreaError, Maps, area_errors, maps_of, modalities_of, without
 from glaciercube.training.calibrate_area import MAIN, draw_chips
 
@@ -69,6 +70,9 @@ class Coverage:
         that is right. NaN where it was not measured.
     independent : float
         The same where each pixel errs for itself.
+    without_reserve : (int, float)
+        How many are within their interval, and its median width, if the interval has no reserve for places unlike those
+        of its calibration.
     sizes : dict of str to (int, int, float)
         By size class of the outline: glaciers, inside, and the mean of the absolute error of the area over the outline.
     """
@@ -87,6 +91,7 @@ class Coverage:
     width: float
     spread: float
     independent: float
+    without_reserve: tuple[int, float]
     sizes: dict[str, tuple[int, int, float]]
 
 
@@ -97,6 +102,7 @@ class _Held:
     error: AreaError
     low: float
     high: float
+    bare: tuple[float, float]
     ratio: float
     alone: float
 
@@ -108,7 +114,6 @@ def check(
     *,
     path: Path | None = None,
     level: float = LEVEL,
-    reserve: bool = True,
 ) -> Iterator[Coverage]:
     """Hold a model's intervals against one glacier of each chip, for every kind of area and change.
 
@@ -124,8 +129,6 @@ def check(
         Calibrations; None for those shipped.
     level : float
         Of the intervals.
-    reserve : bool
-        With the calibrations' reserve for places unlike theirs, or without.
 
     Yields
     ------
@@ -156,14 +159,12 @@ def check(
                     f"model {model.contract.name!r} has no calibration of {quantity} every {every}",
                     "measure it with glaciercube.training.calibrate_area",
                 )
-            if not reserve:
-                calibration = replace(calibration, reserve=0.0)
             drawn = errors[int(np.random.default_rng([FIRST_SEED, order, 1]).integers(len(errors)))]
             held.setdefault((quantity, every), []).append(_hold(calibration, drawn, chip, maps, level))
     for (_, every), each in held.items():
         used = find_calibration(model.hash, modalities, every, each[0].error.quantity, path=path)
         if used is not None:
-            yield coverage(used if reserve else replace(used, reserve=0.0), each, level)
+            yield coverage(used, each, level)
 
 
 def coverage(used: Calibration, held: Sequence[_Held], level: float = LEVEL) -> Coverage:
@@ -195,6 +196,10 @@ def coverage(used: Calibration, held: Sequence[_Held], level: float = LEVEL) -> 
         width=float(np.median([(one.high - one.low) / one.error.outline for one in held])),
         spread=float(np.sqrt(np.mean(ratios**2))),
         independent=float(np.sqrt(np.mean(alone**2))),
+        without_reserve=(
+            sum(one.bare[0] <= one.error.true <= one.bare[1] for one in held),
+            float(np.median([(one.bare[1] - one.bare[0]) / one.error.outline for one in held])),
+        ),
         sizes=sizes,
     )
 
@@ -231,9 +236,8 @@ def _inputs(modalities: Sequence[str]) -> str:
 
 def _hold(calibration: Calibration, error: AreaError, chip: Chip, maps: Maps, level: float) -> _Held:
     """Interval of the clear part of a glacier: what is hidden has bounds of its own, which always hold."""
-    low, high = calibration.quantiles(level, error.share)
-    # As in `Calibration.interval`: the estimate itself stays inside.
-    lower, upper = error.said + min(low, 0.0) * error.scale, error.said + max(high, 0.0) * error.scale
+    lower, upper = _interval(calibration, error, level)
+    bare = _interval(replace(calibration, reserve=0.0), error, level)
     ratio = alone = float("nan")
     correlation = calibration.pixel_correlation
     if correlation is not None and chip.glaciers is not None:
@@ -243,7 +247,13 @@ def _hold(calibration: Calibration, error: AreaError, chip: Chip, maps: Maps, le
         std = area_std(p, chip.resolution, correlation)
         single = float(np.sqrt((p[seen] * (1 - p[seen])).sum())) * chip.resolution**2 / 1e6
         ratio, alone = (off / std if std else 0.0), off / max(single, 1e-9)
-    return _Held(error, lower, upper, ratio, alone)
+    return _Held(error, lower, upper, bare, ratio, alone)
+
+
+def _interval(calibration: Calibration, error: AreaError, level: float) -> tuple[float, float]:
+    low, high = calibration.quantiles(level, error.share)
+    # As in `Calibration.interval`: the estimate itself stays inside.
+    return error.said + min(low, 0.0) * error.scale, error.said + max(high, 0.0) * error.scale
 
 
 @click.command()
@@ -258,6 +268,7 @@ def _hold(calibration: Calibration, error: AreaError, chip: Chip, maps: Maps, le
 )
 @click.option("--family", default=FAMILY, show_default=True, help="Family of generators.")
 @click.option("--draw", is_flag=True, help="Draw the scenes and stop.")
+@told
 def main(
     *,
     cache: Path,
@@ -266,7 +277,6 @@ def main(
     models: tuple[str, ...],
     scenes: int,
     inputs: int,
-    reserve: bool,
     family: str,
     draw: bool,
 ) -> None:
@@ -288,7 +298,7 @@ def main(
                 continue
             done.add(modalities)
             chips = draw_chips(FIRST_SEED, scenes, cache, family=family)
-            found = list(check(model, chips, missing, path=calibrations, reserve=reserve))
+            found = list(check(model, chips, missing, path=calibrations))
             rows += found
             click.echo(table(jsonable(one, _DIGITS) for one in found))
     if out is not None:
