@@ -160,6 +160,9 @@ def test_report_says_the_same_twice_and_dashes_what_has_no_value(tmp_path: Path)
     assert content["outlines"]["images"] == 1
     assert content["outlines"]["neither"] == 1
     assert "| empty | 2021-08-01 | - | - | - | - | 2,400 |" in text
+    heads = {head.strip() for line in text.splitlines() if line.startswith("| ") for head in line.split("|")}
+    assert {"mean probability", "observed share of ice", "mapped as rest", "area error", "area bias"} <= heads
+    assert not {"said", "true", "mean p", "lost"} & heads
     # Every figure of the text is one of the record, rounded.
     known = numbers_in(content)
     for cell in re.findall(r"(?<=\| )[+-]?[\d,]+\.\d+(?= \|)", text):

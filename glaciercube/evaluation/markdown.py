@@ -8,6 +8,10 @@ from typing import Any
 __all__ = ["OVERLAP", "markdown"]
 
 OVERLAP = ("iou", "f1", "precision", "recall")
+_AREA_ERROR = (
+    "Area error: abs(expected - true area) / true area, where the expected area is the sum of probability; the bias is "
+    "the same with its sign, the mapped bias that of the area above the threshold."
+)
 # Rows of a table that may be long.
 _MOST = 40
 
@@ -33,12 +37,16 @@ def markdown(content: Mapping[str, Any]) -> str:
             ],
         ),
         "## Calibration",
-        _table(["", "ECE", "ECE, equal mass", "Brier", "mean p", "ice", "pixels"], _calibration_rows(content)),
+        "ECE is the expected calibration error; the observed share of ice is that of the labels.",
+        _table(
+            ["", "ECE", "ECE, equal mass", "Brier score", "mean probability", "observed share of ice", "pixels"],
+            _calibration_rows(content),
+        ),
         "![reliability](reliability.png)",
         *_bins(content),
     ]
     parts += [part for table in content["classes"] for part in _class_part(table)]
-    parts += _group_part("Glaciers by size", content["sizes"])
+    parts += _group_part("Glaciers by size", content["sizes"], _AREA_ERROR)
     parts += _group_part("Glaciers by debris", content["debris"])
     parts.append(f"Images of glaciers of which less than half is seen, in no row: {content['hidden_glaciers']}.")
     parts += (
@@ -61,8 +69,8 @@ def _said_of_overlap(content: Mapping[str, Any]) -> str:
     overlap = content["overlap"]
     return (
         f"With sight of the labels, the best threshold is {_number(overlap['best_threshold'])} and gives IoU "
-        f"{_number(overlap['best_iou'])}. Labelled pixels without a probability: {overlap['unseen']:,}. Expected over "
-        f"true area, less one: {_number(content['area_bias'], '+.3f')}."
+        f"{_number(overlap['best_iou'])}. Labelled pixels without a probability: {overlap['unseen']:,}. Area bias "
+        f"(expected over true area, less one): {_number(content['area_bias'], '+.3f')}."
     )
 
 
@@ -97,7 +105,8 @@ def _bins(content: Mapping[str, Any]) -> list[str]:
         for each in (one, near):
             row += [f"{each['pixels']:,}", _number(each["said"]), _number(each["true"])]
         rows.append(row)
-    return [_table(["probability", "pixels", "said", "ice", "pixels near", "said near", "ice near"], rows)]
+    heads = ["pixels", "mean probability", "observed share of ice"]
+    return [_table(["probability", *heads, *(f"{head}, near outlines" for head in heads)], rows)]
 
 
 def _class_part(table: Mapping[str, Any]) -> list[str]:
@@ -105,11 +114,11 @@ def _class_part(table: Mapping[str, Any]) -> list[str]:
         [name, *(_number(found[key]) for key in OVERLAP), *(f"{n:,}" for n in counts)]
         for name, found, counts in zip(table["names"], table["scores"], table["counts"], strict=True)
     ]
-    heads = ["true class", "IoU", "F1", "precision", "recall", *(f"said {name}" for name in table["names"])]
+    heads = ["true class", "IoU", "F1", "precision", "recall", *(f"mapped as {name}" for name in table["names"])]
     return ["## Classes", f"{table['images']} images; pixels by true and most probable class.", _table(heads, rows)]
 
 
-def _group_part(title: str, groups: Sequence[Mapping[str, Any]]) -> list[str]:
+def _group_part(title: str, groups: Sequence[Mapping[str, Any]], note: str = "") -> list[str]:
     keys = ("iou", "f1", "precision", "recall", "error", "median_error")
     rows = [
         [
@@ -122,9 +131,9 @@ def _group_part(title: str, groups: Sequence[Mapping[str, Any]]) -> list[str]:
         for group in groups
         if group["glaciers"] or "not known" not in group["name"]
     ]
-    heads = ["", "glaciers", "images", "cut", "km2", "IoU", "F1", "precision", "recall"]
-    heads += ["abs(sum p - A)/A", "median", "bias", "mapped bias"]
-    return [f"## {title}", _table(heads, rows)]
+    heads = ["", "glaciers", "images", "cut by the image", "km2", "IoU", "F1", "precision", "recall"]
+    heads += ["area error", "median area error", "area bias", "mapped area bias"]
+    return [f"## {title}", note, _table(heads, rows)]
 
 
 def _front_part(score: Mapping[str, Any] | None) -> list[str]:
@@ -156,7 +165,8 @@ def _sensor_part(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         [r["name"], *(_number(r[key]) for key in keys), _number(r["lost"], "+.3f"), r["pixels"], r["unseen"]]
         for r in rows
     ]
-    heads = ["shown", "IoU", "IoU, tolerant", "F1", "IoU, debris", "ECE", "ECE near", "IoU lost", "pixels", "unseen"]
+    heads = ["inputs", "IoU", "IoU, tolerant", "F1", "IoU of debris-covered ice", "ECE", "ECE near outlines"]
+    heads += ["loss of IoU", "pixels", "pixels without a probability"]
     return ["## With fewer sensors", _table(heads, body)]
 
 
@@ -173,8 +183,9 @@ def _glacier_part(glaciers: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         for g in glaciers[:_MOST]
     ]
-    heads = ["", "images", "km2", "IoU", "F1", "precision", "recall", "abs(sum p - A)/A", "bias", "mapped bias"]
-    return ["## Glaciers", _left_out(len(glaciers), "largest"), _table([*heads, "debris", "cut"], rows)]
+    heads = ["", "images", "km2", "IoU", "F1", "precision", "recall", "area error", "area bias", "mapped area bias"]
+    heads += ["debris-covered share", "cut by the image"]
+    return ["## Glaciers", _left_out(len(glaciers), "largest"), _table(heads, rows)]
 
 
 def _image_part(images: Sequence[Mapping[str, Any]]) -> list[str]:
