@@ -56,13 +56,35 @@ class ErrorCorrelation:
         )
 
     def covariance(self, distance: npt.ArrayLike) -> FloatArray:
-        """Covariance of two pixels' standardised errors at a distance in metres."""
+        """Covariance of two pixels' standardised errors.
+
+        Parameters
+        ----------
+        distance : (...) float
+            Between the two, metres.
+
+        Returns
+        -------
+        (...) float64
+            Dimensionless.
+        """
         apart = np.asarray(distance, np.float64)
         return np.asarray(_parts(apart, self.ranges) @ np.asarray(self.sills, np.float64))
 
 
 def pixel_std(probability: npt.NDArray[np.floating]) -> FloatArray:
-    """Deviation of each pixel's error, sqrt(p (1 - p)); 0 where there is no probability."""
+    """Standard deviation of each pixel's error, sqrt(p (1 - p)).
+
+    Parameters
+    ----------
+    probability : (...) floating
+        0 to 1, NaN where there is none; taken for no surer than `SUREST`.
+
+    Returns
+    -------
+    (...) float64
+        0 where there is no probability.
+    """
     p = np.clip(np.asarray(probability, np.float64), SUREST, 1.0 - SUREST)
     return np.where(np.isfinite(p), np.sqrt(p * (1.0 - p)), 0.0)
 

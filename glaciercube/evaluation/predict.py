@@ -151,6 +151,14 @@ def predict_chip(
 def ice_labels(chip: Chip, positive: Sequence[str] = ()) -> tuple[str, ...]:
     """The labels of a chip that are to be found.
 
+    Parameters
+    ----------
+    chip : Chip
+        Whose labels.
+    positive : sequence of str
+        Those that are named; without any, those that are ice (`glaciercube.models.classes.ICE`, and ``debris``), or
+        else ``front``.
+
     Raises
     ------
     ModelError
@@ -169,12 +177,14 @@ def ice_labels(chip: Chip, positive: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def ice_of(chip: Chip, positive: Sequence[str] = ()) -> npt.NDArray[np.bool_]:
-    """Where a chip's labels are those that are to be found, (time, y, x) bool; elsewhere and where unknown, False.
+    """Where a chip's labels are those that are to be found.
 
-    Raises
-    ------
-    ModelError
-        As `ice_labels`.
+    Parameters and errors as of `ice_labels`.
+
+    Returns
+    -------
+    (time, y, x) bool
+        False where the label is unknown.
     """
     names = list(chip.labels)
     return np.isin(chip.label, [names.index(name) for name in ice_labels(chip, positive)])
@@ -241,9 +251,13 @@ def groups_of(
 
     Returns
     -------
-    names, of_label, of_class : tuple
-        Names of the groups; group of each label, and of each class (-1: of none). None where there are fewer than two
-        groups or they overlap.
+    names : tuple of str
+        Of the groups, in the order of the labels; the labels of one group are joined by ``+``.
+    of_label : (label,) int64
+        Group of each label.
+    of_class : (class,) int64
+        Group of each class, -1 for none. Instead of all three, None where there are fewer than two groups, they
+        overlap, or a label has no class.
     """
     rows = membership(labels, classes) > 0
     kinds, of_label = np.unique(rows, axis=0, return_inverse=True)

@@ -95,10 +95,10 @@ def reliability(probability: FloatArray, truth: BoolArray) -> Reliability:
 
     Parameters
     ----------
-    probability : floating
-        0 to 1; NaN is left out.
-    truth : bool
-        Of the same shape.
+    probability : (...) floating
+        0 to 1; NaN is left out. (y, x), or (pixel,), or any other shape.
+    truth : (...) bool
+        Whether it is ice, in that shape.
     """
     seen = np.isfinite(probability)
     p, y = probability[seen].astype(np.float64), truth[seen].astype(np.float64)

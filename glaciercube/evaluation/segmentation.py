@@ -131,10 +131,10 @@ def confusion(said: BoolArray, truth: BoolArray, counted: BoolArray | None = Non
 
     Parameters
     ----------
-    said, truth : bool
-        Of one shape.
-    counted : bool or None
-        Pixels that count; all of them when left out.
+    said, truth : (...) bool
+        Map and label: (y, x), or (pixel,), or any other shape that both have.
+    counted : (...) bool or None
+        Pixels that count, in that shape; all of them when left out.
 
     Raises
     ------
@@ -202,10 +202,10 @@ def best_threshold(probability: npt.NDArray[np.floating], truth: BoolArray) -> t
 
     Parameters
     ----------
-    probability : floating
-        0 to 1; NaN is left out.
-    truth : bool
-        Of the same shape.
+    probability : (...) floating
+        0 to 1; NaN is left out. (y, x), or (pixel,), or any other shape.
+    truth : (...) bool
+        Whether it is ice, in that shape.
 
     Returns
     -------

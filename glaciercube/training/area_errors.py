@@ -121,10 +121,24 @@ def maps_of(model: Model, chip: Chip) -> Maps:
 def area_errors(chip: Chip, maps: Maps, rng: np.random.Generator) -> Iterator[AreaError]:
     """Errors of every glacier of a chip: at one date, in one year, and between two of each that are drawn.
 
+    Parameters
+    ----------
+    chip : Chip
+        With `glaciers`, (y, x).
+    maps : Maps
+        Of the chip, from `maps_of`: (time, y, x).
+    rng : numpy.random.Generator
+        Draws dates and years of every glacier, whether or not it is measured.
+
     Yields
     ------
     AreaError
         None for glaciers that are too small, or too little of which is clear.
+
+    Raises
+    ------
+    ModelError
+        If the chip has no glaciers.
     """
     if chip.glaciers is None:
         raise ModelError(f"chip {chip.name!r} has no glaciers", "give chips that number them")

@@ -63,6 +63,17 @@ class Measured:
 def draw_chips(first: int, count: int, folder: Path, *, family: str = FAMILY, workers: int = 1) -> Iterator[Chip]:
     """Draw scenes, or read those drawn before: two of three as the world draws them, one with a change of eight years.
 
+    Parameters
+    ----------
+    first, count : int
+        Seed of the first scene, and how many; the others' seeds follow it.
+    folder : Path
+        Keeps what is drawn.
+    family : str
+        Family of generators.
+    workers : int
+        Processes that draw.
+
     Yields
     ------
     Chip
@@ -83,7 +94,28 @@ def measure(
     chips: Iterable[Chip],
     subsets: Sequence[tuple[str, ...]] = (*MAIN, *OTHERS),
 ) -> list[Measured]:
-    """Errors of models with several sets of inputs, on chips that are read once."""
+    """Errors of models with several sets of inputs, on chips that are read once.
+
+    Parameters
+    ----------
+    models : sequence of Model
+        Any.
+    chips : iterable of Chip
+        With `glaciers`, of places that no weight was fitted on.
+    subsets : sequence of tuple of str
+        Sensors that are left out, one set after the other (`glaciercube.training.area_errors.without`). A set that
+        leaves a model the inputs of one before is passed over, as is one with which it cannot predict.
+
+    Returns
+    -------
+    list of Measured
+        One per model and inputs.
+
+    Raises
+    ------
+    ModelError
+        If a chip has no glaciers.
+    """
     found: dict[tuple[str, tuple[str, ...]], Measured] = {}
     for order, chip in enumerate(chips):
         traits = traits_of(chip)

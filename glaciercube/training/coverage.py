@@ -124,7 +124,7 @@ def check(
     chips : iterable of Chip
         Independent scenes with `glaciers`; one glacier of each is drawn.
     missing : sequence of str
-        Modalities that the model is not shown.
+        Sensors that the model is not shown, as of `glaciercube.training.area_errors.without`.
     path : Path or None
         Calibrations; None for those shipped.
     level : float

@@ -74,7 +74,32 @@ def channels_last(module: nn.Module, layout: torch.memory_format = torch.channel
 def supervised_loss(
     maps: Sequence[Supervised], truth: Truth, contract: Contract, options: FitOptions, crew: Crew
 ) -> Tensor:
-    """Weighted mean of the losses of some maps, each in its own resolution."""
+    """Weighted mean of the losses of some maps, each in its own resolution.
+
+    Parameters
+    ----------
+    maps : sequence of Supervised
+        Each of the truth's pixels or of blocks of them; the first is the prediction itself, whose margin a contract
+        with windows leaves out.
+    truth : Truth
+        Of the batch: label and weight (sample, y, x), in full resolution.
+    contract : Contract
+        Of the model, for its windows.
+    options : FitOptions
+        Focusing of the focal loss, and the share of Dice.
+    crew : Crew
+        Processes over whose samples the losses are summed.
+
+    Returns
+    -------
+    () float32 Tensor
+        With a gradient.
+
+    Raises
+    ------
+    ModelError
+        If there is no map.
+    """
     total: Tensor | None = None
     side = truth.label.shape[-1]
     for number, found in enumerate(maps):
