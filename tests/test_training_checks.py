@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("checks")
     write_set(placed(8), place / "set")
     write_set([unknown(chip) for chip in placed(4)], place / "unknown")
-    write_set([replace(chip, weight=chip.weight / 2) for chip in placed(4)], place / "half")
+    write_set([replace(chip, weight=np.full_like(chip.weight, 0.5)) for chip in placed(4)], place / "half")
     write_set([replace(chip, variables={"slope": chip.variables["slope"]}) for chip in placed(4)], place / "slope")
     write_set([replace(chip, labels={"ground": ("other",), "ice": ("front",)}) for chip in placed(4)], place / "front")
     (place / "a file").touch()

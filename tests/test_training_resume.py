@@ -48,9 +48,9 @@ def test_a_checkpoint_of_another_fit_is_refused_by_what_differs(tmp_path: Path) 
     checkpoint = tmp_path / "fit.safetensors"
     fitted(checkpoint)
     fitted(checkpoint, options=replace(OPTIONS, every=1, workers=1))
-    fitted(checkpoint, [replace(chip, variables=dict(reversed(chip.variables.items()))) for chip in CHIPS])
+    fitted(checkpoint, [replace(chip, variables=dict(reversed(list(chip.variables.items())))) for chip in CHIPS])
     other = [*CHIPS[:3], made_chip(CONTRACT, 9, size=24, dates=1)]
-    weight = [*CHIPS[:3], replace(CHIPS[3], weight=CHIPS[3].weight / 2)]
+    weight = [*CHIPS[:3], replace(CHIPS[3], weight=np.full_like(CHIPS[3].weight, 0.5))]
     labels = [*CHIPS[:3], replace(CHIPS[3], labels={"ground": ("water",), "ice": ("clean_ice",)})]
     for chips in (other, weight, labels, CHIPS[::-1]):
         with pytest.raises(ModelError, match=r"it differs in training chips: .*\(out\), or delete"):
