@@ -25,7 +25,7 @@ from glaciercube.models.architectures.segmenter import Segmenter, Supervised
 from glaciercube.models.base import GlacierModule, Masked
 from glaciercube.models.chips import Chip
 from glaciercube.models.contract import Contract
-from glaciercube.training.fit import has_fast_bfloat16
+from glaciercube.training.precision import has_fast_bfloat16
 
 __all__ = ["RARITY", "Recipe", "Trained", "train"]
 

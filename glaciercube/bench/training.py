@@ -7,6 +7,7 @@ one batch that lies in the device's memory. The share that is left is what feedi
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -22,7 +23,8 @@ from glaciercube.models.architectures.contracts import architecture_contract, ar
 from glaciercube.models.chips import Chip
 from glaciercube.models.contract import Contract
 from glaciercube.models.registry import build_module
-from glaciercube.training.fit import Feed
+from glaciercube.training.feed import Feed
+from glaciercube.training.learner import Learner
 from glaciercube.training.options import FitOptions
 from glaciercube.training.parallel import choose_device
 
@@ -111,7 +113,9 @@ def measure(
     dates = options.dates if contract.time_context is not None else 1
     pool = made_chips(contract, chips, size + 32, dates)
     module = build_module(contract)
-    feed = Feed(module, contract, pool, replace(options, steps=4 * steps + 10), place)
+    planned = replace(options, steps=4 * steps + 10)
+    feed = Feed(pool, contract, planned, place, together=not module.absent_is_missing)
+    learner, numbers = Learner(module, contract, planned, place), itertools.count()
     wall = place.type == "cuda" or options.workers > 0
     clock = time.perf_counter if wall else time.process_time
     wait = torch.cuda.synchronize if place.type == "cuda" else _nothing
@@ -121,9 +125,9 @@ def measure(
 
     try:
         batches = feed.batches()
-        fed = rate(lambda: feed.step(next(batches)), steps)
+        fed = rate(lambda: learner.step(next(batches), next(numbers), 0.5), steps)
         held = next(batches).to(place)
-        memory = rate(lambda: feed.step(held), steps)
+        memory = rate(lambda: learner.step(held, next(numbers), 0.5), steps)
         alone = _rate(lambda: feed.draw(0), max(2, steps // 4), options.batch, time.process_time, _nothing)
     finally:
         feed.close()

@@ -1,14 +1,15 @@
-"""Fit a module to chips: plain torch, on one device or several, resumable, reproducible from one seed."""
+"""Fit a module to chips: plain torch, on one device or several, resumable, reproducible from one seed.
+
+The way of the data: `glaciercube.training.feed` draws batches from chips (`cuts`, `augment`, `batches`), a
+`glaciercube.training.learner` takes a step with each (`trained`, `losses`), a `glaciercube.training.watch` looks at its
+averaged weights, and the fit here counts steps and time, writes the log, and keeps and finds checkpoints.
+"""
 
 from __future__ import annotations
 
 import time
-import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,18 @@ from glaciercube.errors import ModelError
 from glaciercube.models.base import GlacierModule
 from glaciercube.models.chips import Chip
 from glaciercube.models.contract import Contract
-from glaciercube.training.batches import Batch, draw_batch, make_batch, prepared
-from glaciercube.training.checkpoint import Average, keep, resume
-from glaciercube.training.cuts import still_cut
+from glaciercube.training.batches import Batch
+from glaciercube.training.checkpoint import keep, resume
+from glaciercube.training.feed import Feed
 from glaciercube.training.fingerprint import fit_identity
+from glaciercube.training.learner import Learner
 from glaciercube.training.logs import Log
-from glaciercube.training.losses import Truth
 from glaciercube.training.options import FitOptions
-from glaciercube.training.parallel import Crew, choose_device, this_crew
-from glaciercube.training.trained import Trained, channels_last, supervised_loss, wrapped
+from glaciercube.training.parallel import choose_device, this_crew
+from glaciercube.training.trained import channels_last
+from glaciercube.training.watch import Watch
 
-__all__ = ["Feed", "FitOptions", "fit", "has_fast_bfloat16"]
+__all__ = ["FitOptions", "fit"]
 
 # Steps between rows of the log: reading the loss waits for a GPU.
 _ROW = 10
@@ -90,69 +92,9 @@ def fit(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         place = torch.device(device) if device is not None else choose_device()
         run = _Run(module, contract, chips, options, validation=validation or (), device=place, checkpoint=checkpoint)
-        try:
+        with closing(run.feed):
             run.go(log, progress=progress)
-        finally:
-            run.close()
     return module
-
-
-class Feed:
-    """The parts of a fit one by one, for measurements: how batches are made, and what a step takes.
-
-    Parameters
-    ----------
-    module, contract, chips, options, device
-        As of `fit`.
-    """
-
-    def __init__(
-        self,
-        module: GlacierModule,
-        contract: Contract,
-        chips: Sequence[Chip],
-        options: FitOptions,
-        device: torch.device,
-    ) -> None:
-        self._run = _Run(module, contract, chips, options, validation=(), device=device, checkpoint=None)
-
-    def batches(self) -> Iterator[Batch]:
-        """Batches as a fit makes them, ahead where there are workers."""
-        return self._run.batches()
-
-    def draw(self, step: int) -> Batch:
-        """The batch of a step, made now."""
-        return self._run.draw(step)
-
-    def step(self, batch: Batch) -> Tensor:
-        """Take an optimiser step; returns the loss."""
-        loss = self._run.step(batch, 0.5)
-        self._run.state.step += 1
-        return loss
-
-    def close(self) -> None:
-        """Stop what makes batches."""
-        self._run.close()
-
-
-@dataclass(frozen=True)
-class _Precision:
-    """In which type convolutions run on a device."""
-
-    device: torch.device
-    kind: torch.dtype | None
-
-    @classmethod
-    def of(cls, options: FitOptions, device: torch.device) -> _Precision:
-        named = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-        if options.precision != "auto":
-            return cls(device, named[options.precision])
-        if device.type == "cuda":
-            return cls(device, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
-        return cls(device, torch.bfloat16 if has_fast_bfloat16() else None)
-
-    def cast(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.kind is None else torch.autocast(self.device.type, dtype=self.kind)
 
 
 class _Run:
@@ -169,38 +111,20 @@ class _Run:
         device: torch.device,
         checkpoint: Path | None,
     ) -> None:
-        self.module, self.contract, self.chips, self.options = module, contract, chips, options
-        self.validation, self.device, self.checkpoint = validation, device, checkpoint
+        self.contract, self.options, self.device, self.checkpoint = contract, options, device, checkpoint
         self.crew = this_crew()
-        if options.batch < self.crew.size:
-            raise ModelError(
-                f"a batch of {options.batch} for {self.crew.size} processes", "give every process at least one sample"
-            )
-        self.precision = _Precision.of(options, device)
-        self.together = not module.absent_is_missing
-        self.identity = self._identity()
-        module.to(device).train()
-        channels_last(module)
-        self.trained = wrapped(Trained(module), self.crew)
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        fused = all(p.is_floating_point() for p in parameters)
-        self.optimiser = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.decay, fused=fused)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision.kind == torch.float16)
-        self.average = Average(module, options.average)
-        self.state, self.best = resume(checkpoint, self.identity, self.optimiser, self.average)
-        if self.state.scaler:
-            self.scaler.load_state_dict(self.state.scaler)
-        self.before, self.began = self.state.seconds, time.process_time()
-        self.pool = ThreadPoolExecutor(options.workers, "glaciercube-batches") if options.workers else None
-
-    def _identity(self) -> dict[str, str]:
-        """What a checkpoint must agree with; before a weight is trained."""
-        if self.checkpoint is None:
-            return {}
-        found = fit_identity(self.module, self.contract, self.options, self.chips, self.validation)
+        self.feed = Feed(chips, contract, options, device, together=not module.absent_is_missing, crew=self.crew)
+        # Before a weight is trained.
+        self.identity = {} if checkpoint is None else fit_identity(module, contract, options, chips, validation)
         if self.crew.rank:
-            del found["starting weights"]  # those of the first process count
-        return found
+            self.identity.pop("starting weights", None)  # those of the first process count
+        self.learner = Learner(module, contract, options, device, self.crew)
+        self.state, best = resume(checkpoint, self.identity, self.learner.optimiser, self.learner.average)
+        self.learner.taught = self.state.taught
+        if self.state.scaler:
+            self.learner.scaler.load_state_dict(self.state.scaler)
+        self.watch = Watch(self.learner, validation, self.state, best)
+        self.before, self.began = self.state.seconds, time.process_time()
 
     @property
     def progress(self) -> float:
@@ -220,92 +144,41 @@ class _Run:
         )
         with closing(table), bar:
             self._loop(table, bar)
-        self.module.load_state_dict(self.best or self.average.tensors)
-        self.module.to(torch.device("cpu")).eval()
-        channels_last(self.module, torch.contiguous_format)
+        module = self.learner.module
+        module.load_state_dict(self.watch.best or self.learner.average.tensors)
+        module.to(torch.device("cpu")).eval()
+        channels_last(module, torch.contiguous_format)
 
     def _loop(self, table: Log, bar: Any) -> None:
-        losses: list[Tensor] = [torch.tensor(loss, device=self.device) for loss in self.state.losses]
-        batches = self.batches()
-        while not self.state.done:
+        state = self.state
+        losses: list[Tensor] = [torch.tensor(loss, device=self.device) for loss in state.losses]
+        batches = self.feed.batches(state.step)
+        while not state.done:
             share = self.progress
             batch = next(batches)
-            losses.append(self.step(batch, share))
-            self.state.step += 1
-            self.state.seconds = self.before + time.process_time() - self.began
-            self.state.done = self.state.step >= self.options.steps or self._overdue()
+            losses.append(self.learner.step(batch, state.step, share))
+            state.step += 1
+            state.seconds = self.before + time.process_time() - self.began
+            state.done = state.step >= self.options.steps or self._overdue()
             self._check_taught(batch)
-            looked = self._look()
-            if looked is not None or self.state.step % _ROW == 0 or self.state.done:
+            looked = self.watch.look()
+            if looked is not None or state.step % _ROW == 0 or state.done:
                 row = self._row(losses, share, looked)
                 losses.clear()
                 table.write(row)
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
             bar.update()
-            if self.state.done or self.state.step % self.options.every == 0:
-                self.state.losses = [float(loss) for loss in losses]
+            if state.done or state.step % self.options.every == 0:
+                state.losses = [float(loss) for loss in losses]
                 self._keep()
-
-    def close(self) -> None:
-        """Stop what makes batches."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
 
     def _overdue(self) -> bool:
         limit = self.options.seconds
         return limit is not None and self.crew.most(self.state.seconds, self.device) >= limit
 
-    def batches(self) -> Iterator[Batch]:
-        """Batches from the state's step on; made ahead where there are threads for it."""
-        step = self.state.step
-        if self.pool is None:
-            while True:
-                yield self.draw(step)
-                step += 1
-        ahead: list[Future[Batch]] = []
-        while True:
-            while len(ahead) < 2 * self.options.workers:
-                ahead.append(self.pool.submit(self.draw, step + len(ahead)))
-            found = ahead.pop(0).result()
-            step += 1
-            yield found
-
-    def draw(self, step: int) -> Batch:
-        """Make this process's part of a step's batch."""
-        part = (self.crew.rank, self.crew.size)
-        batch = draw_batch(self.chips, self.contract, self.options, step, part=part, together=self.together)
-        return batch.pinned() if self.device.type == "cuda" else batch
-
-    def step(self, batch: Batch, share: float) -> Tensor:
-        """Take one step, so far into the budget; returns the loss."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.options.learning_rate(share)
-        torch.manual_seed(_seed_of(self.options.seed, self.state.step, self.crew.rank))  # of dropout layers
-        inputs = prepared(batch.to(self.device), self.contract)
-        truth = _shared(inputs.truth, self.crew)
-        if not self.state.taught:
-            self.state.taught = bool(self.crew.any(truth.teaches))
-        with self.precision.cast(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "find_unused_parameters=True")
-            maps = self.trained(inputs)
-        loss = supervised_loss(maps, truth, self.contract, self.options, self.crew)
-        self.optimiser.zero_grad(set_to_none=True)
-        # Every process's loss is that of the whole batch, and their gradients are averaged: times their number they
-        # sum up.
-        with warnings.catch_warnings():
-            # The layout of weights with one channel each cannot be told; it costs a copy of next to nothing.
-            warnings.filterwarnings("ignore", "Grad strides do not match")
-            self.scaler.scale(loss * self.crew.size).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimiser)
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.average.update(self.state.step)
-        return loss.detach()
-
     def _check_taught(self, batch: Batch) -> None:
         """Refuse chips of which no pixel teaches the model anything."""
-        if self.state.taught or not (self.state.done or self.state.step >= _ROW):
+        if self.learner.taught or not (self.state.done or self.state.step >= _ROW):
             return
         if not batch.truth.rows:
             raise ModelError(
@@ -330,69 +203,9 @@ class _Run:
         row |= {"seconds": self.state.seconds, "samples": float(self.state.step * self.options.batch)}
         return row | ({} if looked is None else {"validation": looked})
 
-    def _look(self) -> float | None:
-        """Score the averaged weights on the validation chips when it is time; ends a fit that no longer gets better."""
-        if not self.validation or not (self.state.done or self.state.step % self.options.validate == 0):
-            return None
-        kept = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-        self.module.load_state_dict(self.average.tensors)
-        self.module.eval()
-        score = self._score()
-        if self.state.best is None or score < self.state.best:
-            self.state.best, self.state.waited = score, 0
-            self.best = {name: value.clone() for name, value in self.average.tensors.items()}
-        else:
-            self.state.waited += 1
-        self.module.load_state_dict(kept)
-        self.module.train()
-        patience = self.options.patience
-        self.state.done = self.state.done or (patience is not None and self.state.waited >= patience)
-        return score
-
-    def _score(self) -> float:
-        """Mean loss over the validation chips, each at one of its dates, weighted by what is known of them."""
-        sums = 0.0
-        cuts = [
-            still_cut(chip, self.contract, self.options, _dated(chip, number))
-            for number, chip in enumerate(self.validation)
-        ]
-        trained = Trained(self.module)
-        for first in range(0, len(cuts), self.options.batch):
-            part = cuts[first : first + self.options.batch]
-            inputs = prepared(make_batch(part, self.contract).to(self.device), self.contract)
-            with torch.no_grad(), self.precision.cast():
-                maps = trained(inputs)[:1]
-                sums += len(part) * float(supervised_loss(maps, inputs.truth, self.contract, self.options, Crew()))
-        return sums / len(cuts)
-
     def _keep(self) -> None:
+        state, learner = self.state, self.learner
         if self.checkpoint is not None and self.crew.rank == 0:
-            self.state.scaler = self.scaler.state_dict()
-            keep(self.checkpoint, self.identity, self.state, self.optimiser, self.average, self.best)
+            state.scaler, state.taught = learner.scaler.state_dict(), learner.taught
+            keep(self.checkpoint, self.identity, state, learner.optimiser, learner.average, self.watch.best)
         self.crew.wait()
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware; without, it is slower than float32."""
-    flags = Path("/proc/cpuinfo")
-    text = flags.read_text(encoding="utf-8", errors="ignore") if flags.is_file() else ""
-    return "avx512_bf16" in text or "amx_bf16" in text
-
-
-def _shared(truth: Truth, crew: Crew) -> Truth:
-    """The truth, with the labels that any process's samples could have had."""
-    if crew.size == 1:
-        return truth
-    asked = crew.any(truth.asked.any(dim=0))
-    return replace(truth, rows=tuple(asked.nonzero()[:, 0].tolist()))
-
-
-def _dated(chip: Chip, number: int) -> int:
-    """One of a chip's dates whose truth is known, by turns."""
-    known = [date for date, weight in enumerate(chip.weight) if (weight > 0).any()]
-    return known[number % len(known)] if known else number % len(chip.time)
-
-
-def _seed_of(*parts: int) -> int:
-    """A seed of several numbers, the same on every machine."""
-    return zlib.crc32(repr(parts).encode())
