@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import click
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +17,7 @@ from glaciercube.cube.coregister import outline_shift
 from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
+from glaciercube.sentences import told
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
@@ -82,20 +83,26 @@ def _overlap(made: BoolArray, true: BoolArray) -> Sums:
     return {"hit": float((made & true).sum()), "either": float((made | true).sum())}
 
 
-def main() -> None:
+@click.command()
+@click.option("--scenes", default=30, show_default=True, help="Of each family.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/benchmark/physics"),
+    show_default=True,
+    help="Where scenes go.",
+)
+@told
+def main(*, scenes: int, out: Path) -> None:
     """Print the share of the true ice, and of all ground, that limits of slope keep."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--scenes", type=int, default=30)
-    parser.add_argument("--out", type=Path, default=Path("out/benchmark/physics"), help="where scenes go")
-    given = parser.parse_args()
-    print("| family | no ice above | true ice kept | ground left out |\n|---|---|---|---|")  # noqa: T201
+    click.echo("| family | no ice above | true ice kept | ground left out |\n|---|---|---|---|")
     for family in ("a", "b"):
-        chips = simulated_chips(list(SEEDS[: given.scenes]), scene_options(family), folder=given.out / "scenes")
+        chips = simulated_chips(list(SEEDS[:scenes]), scene_options(family), folder=out / "scenes")
         slope = np.concatenate([np.asarray(chip.variables["slope"], np.float64).ravel() for chip in chips])
         ice = np.concatenate([ice_of(chip)[0].ravel() for chip in chips])
         for limit in (30.0, 40.0, 50.0, 60.0):
             flat = slope <= limit
-            print(f"| {family} | {limit:.0f} degrees | {flat[ice].mean():.1%} | {(~flat).mean():.1%} |")  # noqa: T201
+            click.echo(f"| {family} | {limit:.0f} degrees | {flat[ice].mean():.1%} | {(~flat).mean():.1%} |")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
+from glaciercube.sentences import told
+
 __all__ = ["SHAPES", "Shape", "flat", "main", "measured"]
 
 # Side of the simulated grid in pixels, and dates; two batches of dates of every shape.
@@ -232,16 +236,15 @@ def _field(status: Path, name: str) -> int:
 
 def _apart(folder: Path, shape: Shape) -> dict[str, Any]:
     """`measured`, in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "glaciercube.bench.memory", "one", str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "glaciercube.bench.memory", "shapes", str(folder)]
     text = json.dumps(shape.__dict__)
-    done = subprocess.run([*command, text], check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
+    done = subprocess.run([*command, "--shape", text], check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def _say(**values: Any) -> None:
-    sys.stdout.write(json.dumps(values) + "\n")
-    sys.stdout.flush()
+    click.echo(json.dumps(values))
 
 
 def _axis(folder: Path) -> None:
@@ -256,27 +259,6 @@ def _axis(folder: Path) -> None:
     )
 
 
-def main() -> None:
-    """Run what is asked for, and print what was said, what was measured, and their ratio."""
-    kind = sys.argv[1] if len(sys.argv) > 1 else "shapes"
-    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.mkdtemp())
-    if kind == "one":
-        _say(**measured(folder, Shape(**json.loads(sys.argv[3]))))
-        return
-    if kind == "flat":
-        _say(**flat(folder, int(sys.argv[3]) if len(sys.argv) > 3 else 8))
-        return
-    if not (folder / "catalog.json").exists():
-        _simulate(folder)
-    if kind == "axis":
-        _axis(folder)
-        return
-    times = int(sys.argv[3]) if len(sys.argv) > 3 else 1
-    for name, shape in SHAPES.items():
-        for _ in range(times):
-            _say(shape=name, **_apart(folder, replace(shape, cluster=kind == "workers")))
-
-
 def _simulate(folder: Path) -> None:
     from glaciercube.simulate.stac import write_catalog
     from glaciercube.simulate.world import WorldOptions, simulate_world
@@ -287,6 +269,34 @@ def _simulate(folder: Path) -> None:
     region = world.region
     stated = {"bbox": list(region.bbox), "resolution": region.resolution, "crs": str(region.geobox.crs)}
     (folder / "region.json").write_text(json.dumps(stated))
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(("shapes", "axis", "workers", "flat")), default="shapes")
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.argument("count", metavar="[TIMES|DATES]", type=int, required=False)
+@click.option("--shape", default="", hidden=True, help="Run this one in this process, fields as JSON.")
+@told
+def main(*, kind: str, folder: Path | None, count: int | None, shape: str) -> None:
+    """Run shapes, a longer axis, shapes on a worker or flat files, and print what was said and what was measured.
+
+    FOLDER keeps the simulated world; TIMES are those of each shape (1), DATES those of flat files (8).
+    """
+    place = folder or Path(tempfile.mkdtemp())
+    if shape:
+        _say(**measured(place, Shape(**json.loads(shape))))
+        return
+    if kind == "flat":
+        _say(**flat(place, 8 if count is None else count))
+        return
+    if not (place / "catalog.json").exists():
+        _simulate(place)
+    if kind == "axis":
+        _axis(place)
+        return
+    for name, each in SHAPES.items():
+        for _ in range(1 if count is None else count):
+            _say(shape=name, **_apart(place, replace(each, cluster=kind == "workers")))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 import time
 from typing import Any, Final
 
+import click
 import numpy as np
 import pandas as pd
 import shapely
@@ -25,6 +26,7 @@ from pyproj import Transformer
 from glaciercube.catalog import Scenes
 from glaciercube.region import Region
 from glaciercube.sensors import BandSource
+from glaciercube.sentences import told
 
 __all__ = ["made_scenes", "measure"]
 
@@ -153,15 +155,18 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def main() -> None:
-    """Measure in a process of its own, whose peak of memory is the plan's."""
-    units = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    if len(sys.argv) > 2:
-        sys.stdout.write(json.dumps(measure(units)) + "\n")
+@click.command()
+@click.argument("units", type=click.IntRange(min=1), default=1_000_000)
+@click.option("--here", is_flag=True, hidden=True, help="In this process.")
+@told
+def main(*, units: int, here: bool) -> None:
+    """Measure a plan of UNITS (a million) in a process of its own, whose peak of memory is the plan's."""
+    if here:
+        click.echo(json.dumps(measure(units)))
         return
-    command = [sys.executable, "-W", "ignore", "-m", "glaciercube.bench.planning", str(units), "here"]
+    command = [sys.executable, "-W", "ignore", "-m", "glaciercube.bench.planning", str(units), "--here"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
-    sys.stdout.write(done.stdout)
+    click.echo(done.stdout, nl=False)
 
 
 if __name__ == "__main__":

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import click
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from glaciercube.change.priors import PriorOptions, smooth_series
+from glaciercube.errors import ConfigError
 from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.region.sun import DAYS_PER_YEAR
+from glaciercube.sentences import told
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
@@ -167,36 +169,48 @@ def _line(name: str, rows: Sequence[dict[str, float]], against: Sequence[dict[st
     return f"| {name} | {' | '.join(cells)} | {share:.2f} % | {right} |"
 
 
-def main() -> None:
-    """Draw, predict, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="fusion-unet")
-    parser.add_argument("--series", type=int, default=24)
-    parser.add_argument("--dates", type=int, default=9)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--skip", type=int, default=0, help="seeds to pass over")
-    parser.add_argument("--loss", type=float, default=0.3)
-    parser.add_argument("--options", default="{}", help="PriorOptions as JSON")
-    parser.add_argument("--folder", type=Path, default=Path("chips"))
-    given = parser.parse_args()
-    sequence = SequenceOptions(
-        size=given.size, dates=given.dates, years=(2016, 2023), resolution=20.0, loss=given.loss, dem_year=2013.0
-    )
-    seeds = [SEEDS[given.skip + n] for n in range(given.series)]
-    chips = simulated_chips(seeds, sequence, folder=given.folder)
+def _options(text: str) -> PriorOptions:
+    try:
+        return PriorOptions(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"--options {text} are none of a prior ({error})", "give the fields of PriorOptions as JSON"
+        ) from error
+
+
+@click.command()
+@click.option("--model", default="fusion-unet", show_default=True, help="Model or its folder.")
+@click.option("--series", default=24, show_default=True)
+@click.option("--dates", default=9, show_default=True, help="Of each series.")
+@click.option("--size", default=128, show_default=True, help="Pixels a side.")
+@click.option("--skip", default=0, show_default=True, help="Seeds to pass over.")
+@click.option("--loss", default=0.3, show_default=True, help="Share of the ice that goes.")
+@click.option("--options", default="{}", show_default=True, help="PriorOptions as JSON.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("chips"),
+    show_default=True,
+    help="Keeps drawn scenes.",
+)
+@told
+def main(*, model: str, series: int, dates: int, size: int, skip: int, loss: float, options: str, folder: Path) -> None:
+    """Draw series, predict them, and compare them with a prior and without, also where ice surges or calves."""
+    prior = _options(options)
+    sequence = SequenceOptions(size=size, dates=dates, years=(2016, 2023), resolution=20.0, loss=loss, dem_year=2013.0)
+    chips = simulated_chips([SEEDS[skip + n] for n in range(series)], sequence, folder=folder)
     chips = [chip for chip in chips if (ice_of(chip).mean(axis=(1, 2)) > 0.01).all()]
-    series = list(_series(load_model(given.model), chips))
-    options = PriorOptions(**json.loads(given.options))
+    found = list(_series(load_model(model), chips))
     heads = ("series", "IoU per date", "area error", "change told", "error of the loss", "turned", "rightly")
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")  # noqa: T201
+    click.echo(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for event in ("", "surge", "calving", "collapse"):
-        told = [event_chip(chip, p, event) if event else (chip, p, None) for chip, p in series]
-        plain = [prior_scores(chip, p, None, where) for chip, p, where in told]
-        prior = [prior_scores(chip, p, options, where) for chip, p, where in told]
-        title = event or f"{100 * given.loss:.0f} % loss"
-        print(_line(title, plain))  # noqa: T201
-        print(_line(f"{title}, prior", prior))  # noqa: T201
-        print(_line("difference", prior, plain))  # noqa: T201
+        turned = [event_chip(chip, p, event) if event else (chip, p, None) for chip, p in found]
+        without = [prior_scores(chip, p, None, where) for chip, p, where in turned]
+        smoothed = [prior_scores(chip, p, prior, where) for chip, p, where in turned]
+        title = event or f"{100 * loss:.0f} % loss"
+        click.echo(_line(title, without))
+        click.echo(_line(f"{title}, prior", smoothed))
+        click.echo(_line("difference", smoothed, without))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from glaciercube.inference import predict
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.region import Region
+from glaciercube.sentences import told
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -133,6 +134,7 @@ def _line(name: str, table: pd.DataFrame, value: str) -> str:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True, help="Folder of the real sets.")
 @click.option("--model", default="fusion-unet", show_default=True, help="Model or its folder.")
+@told
 def main(*, data: Path, model: str) -> None:
     """Print how the shipped intervals hold on real glaciers."""
     import torch

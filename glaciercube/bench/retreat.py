@@ -6,12 +6,12 @@ both. The elevation model is of the last date (fresh), of the first (stale) or k
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+import click
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -24,6 +24,7 @@ from glaciercube.evaluation.predict import ice_labels, ice_of, predict_chip
 from glaciercube.models import load_model
 from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
+from glaciercube.sentences import told
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
@@ -252,25 +253,31 @@ def _rounded(found: dict[str, dict[str, Share]]) -> dict[str, dict[str, Share]]:
     }
 
 
-def main() -> None:
+@click.command()
+@click.option("--model", default="fusion-unet", show_default=True, help="Model or its folder.")
+@click.option("--scenes", default=SCENES, show_default=True, help="Pairs of dates in each family.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/benchmark/physics"),
+    show_default=True,
+    help="Where scenes and answers go.",
+)
+@click.option("--record", is_flag=True, help="Keep the verdict for glaciercube.change.")
+@told
+def main(*, model: str, scenes: int, out: Path, record: bool) -> None:
     """Draw, predict, print a table; keep the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="fusion-unet")
-    parser.add_argument("--scenes", type=int, default=SCENES)
-    parser.add_argument("--out", type=Path, default=Path("out/benchmark/physics"), help="where scenes and answers go")
-    parser.add_argument("--record", action="store_true", help="keep the verdict for glaciercube.change")
-    given = parser.parse_args()
-    model = load_model(given.model)
-    found = {family: shares_of(model, loss_options(family), given.out, scenes=given.scenes) for family in FAMILIES}
-    if given.record:
-        write_terrain_record(record_of(model, found, given.scenes), RECORDS)
+    loaded = load_model(model)
+    found = {family: shares_of(loaded, loss_options(family), out, scenes=scenes) for family in FAMILIES}
+    if record:
+        write_terrain_record(record_of(loaded, found, scenes), RECORDS)
     heads = ("family", "terrain", *MEASURES)
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for family, by_terrain in found.items():
         for terrain, shares in by_terrain.items():
             cells = [f"{a:.3f} ({b:.3f} to {c:.3f})" for a, b, c in shares.values()]
             lines.append(f"| {family} | {terrain} | {' | '.join(cells)} |")
-    print("\n".join(lines))  # noqa: T201
+    click.echo("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from glaciercube.cube.coregister import image_shift, outline_shift
+from glaciercube.sentences import told
 
 __all__ = ["errors_of_images", "errors_of_outlines"]
 
@@ -69,30 +70,30 @@ def errors_of_outlines(
     return np.array(errors)
 
 
-def main() -> None:
-    """Measure on Khumbu's four dates and its outlines."""
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@told
+def main(*, data: Path) -> None:
+    """Measure on Khumbu's four dates and its outlines: DATA holds its catalogue and reference."""
     from glaciercube.catalog import find
     from glaciercube.change.maps import mask_of
     from glaciercube.cube import compose, load
     from glaciercube.region import Region, read_outlines
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of khumbu's catalogue and reference")
-    given = parser.parse_args()
     region = Region.from_bbox((86.785, 27.955, 86.845, 27.995), resolution=20)
-    scenes = find(str(given.data / "catalog.json"), region, "2024", ["sentinel-2"])
+    scenes = find(str(data / "catalog.json"), region, "2024", ["sentinel-2"])
     with warnings.catch_warnings():
         # An offset does not shift anything.
         warnings.simplefilter("ignore", UserWarning)
         cube = compose(load(scenes, region)).compute()
     for name, errors in errors_of_images(cube["nir"].to_numpy(), 20.0).items():
-        print(f"{name}: median {np.median(errors):.2f}, 90 % below {np.quantile(errors, 0.9):.2f}")  # noqa: T201
-    outlines = read_outlines(given.data / "reference" / "rgi60_everest_86.gpkg").to_crs(str(region.geobox.crs))
+        click.echo(f"{name}: median {np.median(errors):.2f}, 90 % below {np.quantile(errors, 0.9):.2f}")
+    outlines = read_outlines(data / "reference" / "rgi60_everest_86.gpkg").to_crs(str(region.geobox.crs))
     inside = mask_of(outlines.geometry.union_all(), region.geobox)
     ratio = np.log(cube["red"].to_numpy() / np.maximum(cube["swir16"].to_numpy(), 1e-3))
     for date, values in zip(cube["time"].to_numpy(), ratio, strict=True):
         shift, errors = outline_shift(values, inside, 20.0), errors_of_outlines(values, inside, 20.0)
-        print(  # noqa: T201
+        click.echo(
             f"outlines, {str(date)[:10]}: lie off by {shift.x:.0f} m east, {shift.y:.0f} m north "
             f"(gain {shift.score:.2f}); moves are found to {np.median(errors):.2f} pixels"
         )

@@ -7,18 +7,17 @@ minute and says nothing but that all parts work.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import shutil
-import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
 from tqdm import tqdm
 
 from glaciercube.bench import ablations, fronts, physics, variants
@@ -29,6 +28,7 @@ from glaciercube.bench.report import Section, markdown, section_of
 from glaciercube.bench.sets import BenchSet, Fold
 from glaciercube.bench.simulated_set import simulated
 from glaciercube.models.builtin import builtin_contract, builtin_names
+from glaciercube.sentences import told
 
 __all__ = ["BUDGETS", "Options", "main", "sections", "write"]
 
@@ -40,6 +40,8 @@ BUDGETS = {
     "simulated": Budget(seconds=40.0, batch=4, size=128),
 }
 
+# Sets that need no folder of real ones.
+_MADE = frozenset({"simulated", "ablations", "physics"})
 #: Of a front model: trained once, where the others are for every fold; see `glaciercube.bench.fronts`.
 FRONT_SECONDS = 40.0
 
@@ -215,35 +217,51 @@ def _machine() -> str:
     return f"one thread of {name} ({os.cpu_count()} cores), torch {torch.__version__}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m glaciercube.bench.table", description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of the real sets (or GLACIERCUBE_REAL_DATA)")
-    parser.add_argument("--no-real", action="store_true", help="leave the real sets out")
-    parser.add_argument("--out", type=Path, default=Path("out/benchmark"), help="where cells and table go")
-    parser.add_argument("--sets", default="", help="only these, with commas between")
-    parser.add_argument(
-        "--models", default="", help="only these titles, names or kinds (rule, scratch, shipped, tuned)"
-    )
-    parser.add_argument("--quick", action="store_true", help="one fold, next to no training: says only that it works")
-    parser.add_argument("--kept", action="store_true", help="run nothing: write what earlier runs found")
-    parser.add_argument("--docs", type=Path, help="copy the Markdown there")
-    given = parser.parse_args(arguments)
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the real sets (or GLACIERCUBE_REAL_DATA).")
+@click.option("--no-real", is_flag=True, help="Leave the real sets out.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/benchmark"),
+    show_default=True,
+    help="Where cells and table go.",
+)
+@click.option("--sets", default="", help="Only these, with commas between.")
+@click.option("--models", default="", help="Only these titles, names or kinds (rule, scratch, shipped, tuned).")
+@click.option("--quick", is_flag=True, help="One fold, next to no training: says only that it works.")
+@click.option("--kept", is_flag=True, help="Run nothing: write what earlier runs found.")
+@click.option("--docs", type=click.Path(path_type=Path), help="Copy the Markdown there.")
+@told
+def main(
+    *,
+    data: Path | None,
+    no_real: bool,
+    out: Path,
+    sets: str,
+    models: str,
+    quick: bool,
+    kept: bool,
+    docs: Path | None,
+) -> None:
+    """Train and score every model on every set, and write the table; a run that was killed goes on."""
     warnings.simplefilter("ignore")
+    names = tuple(filter(None, sets.split(",")))
+    made_alone = bool(names) and _MADE.issuperset(names)
     options = Options(
-        None if given.no_real else real_folder(given.data),
-        given.out,
-        tuple(filter(None, given.sets.split(","))),
-        tuple(filter(None, given.models.split(","))),
-        quick=given.quick,
-        kept=given.kept,
+        None if no_real or made_alone else real_folder(data),
+        out,
+        names,
+        tuple(filter(None, models.split(","))),
+        quick=quick,
+        kept=kept,
     )
-    shown = [f"--{name} {getattr(given, name)}" for name in ("sets", "models") if getattr(given, name)]
-    command = " ".join(["python -m glaciercube.bench.table", *shown, *(["--quick"] if given.quick else [])])
+    shown = [f"--{name} {value}" for name, value in (("sets", sets), ("models", models)) if value]
+    command = " ".join(["python -m glaciercube.bench.table", *shown, *(["--quick"] if quick else [])])
     path = write(sections(options), options, command)
-    if given.docs is not None:
-        shutil.copyfile(path, given.docs)
-    sys.stdout.write(path.read_text(encoding="utf-8"))
+    if docs is not None:
+        shutil.copyfile(path, docs)
+    click.echo(path.read_text(encoding="utf-8"), nl=False)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from glaciercube.models.architectures.contracts import architecture_contract, ar
 from glaciercube.models.chips import Chip
 from glaciercube.models.contract import Contract
 from glaciercube.models.registry import build_module
+from glaciercube.sentences import told
 from glaciercube.training.feed import Feed
 from glaciercube.training.learner import Learner
 from glaciercube.training.options import FitOptions
@@ -174,6 +175,7 @@ def _nothing() -> None:
 @click.option("--steps", default=20, show_default=True)
 @click.option("--workers", type=int, help="Threads that make batches ahead; by default those that a GPU leaves idle.")
 @click.option("--threads", type=int, help="Threads that torch computes with.")
+@told
 def main(
     *, architecture: str, batch: int, size: int, dates: int, steps: int, workers: int | None, threads: int | None
 ) -> None:

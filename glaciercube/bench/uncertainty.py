@@ -22,6 +22,7 @@ from glaciercube.models.base import Model
 from glaciercube.models.chips import Chip
 from glaciercube.models.dropout import with_dropout
 from glaciercube.models.ensemble import ensemble
+from glaciercube.sentences import told
 from glaciercube.simulate.sequence import SequenceOptions
 from glaciercube.training.simulated import simulated_chips
 
@@ -70,21 +71,25 @@ def _always(model: Model) -> Callable[[Chip], Model]:
 @click.option("--model", default="fusion-unet", show_default=True, help="Model or its folder.")
 @click.option("--member", "members", multiple=True, help="Folder of a member of the ensemble; repeat it.")
 @click.option("--scenes", default=30, show_default=True, help="Simulated scenes.")
+@told
 def main(*, data: Path | None, cache: Path, model: str, members: tuple[str, ...], scenes: int) -> None:
     """Print the table."""
     import torch
 
     torch.set_num_threads(1)
-    seeds = range(FIRST_SEED, FIRST_SEED + scenes)
-    drawn = simulated_chips(seeds, SequenceOptions(size=160, family="b"), folder=cache)
-    sets: list[tuple[Sequence[Chip], PredictOptions]] = [(drawn, PredictOptions())]
-    names = ["simulated, family b"]
+    # What may be refused comes before what takes long.
+    whole, parts = load_model(model), [load_model(each) for each in members]
+    sets: list[tuple[Sequence[Chip], PredictOptions]] = []
+    names = []
     if data is not None:
-        sets.insert(0, (vinciguerra(data / "vinciguerra").chips, PredictOptions(positive=("glacier",))))
-        names.insert(0, "Vinciguerra")
+        sets.append((vinciguerra(data / "vinciguerra").chips, PredictOptions(positive=("glacier",))))
+        names.append("Vinciguerra")
+    seeds = range(FIRST_SEED, FIRST_SEED + scenes)
+    sets.append((simulated_chips(seeds, SequenceOptions(size=160, family="b"), folder=cache), PredictOptions()))
+    names.append("simulated, family b")
     columns = [f"{name} {what}" for name in names for what in ("IoU", "ECE", f"ECE within {NEAR:.0f} m", "Brier")]
     click.echo(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    click.echo(table(load_model(model), sets, [load_model(each) for each in members]))
+    click.echo(table(whole, sets, parts))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import resource
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 from unittest import mock
 
+import click
 import numpy as np
 from affine import Affine
 from distributed import Client, LocalCluster, SchedulerPlugin
@@ -28,6 +28,7 @@ from glaciercube.campaign.kernel import Inputs, Kernel, Outputs
 from glaciercube.campaign.plan import Plan
 from glaciercube.campaign.task import Task
 from glaciercube.region import Region
+from glaciercube.sentences import told
 from glaciercube.store import StoreOptions, Written, row_label
 from glaciercube.store.ledger import Mark, Piece
 from glaciercube.store.zarrstore import ZarrStore
@@ -154,19 +155,20 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def main() -> None:
-    """Measure several numbers of units, and by how much the cost of one grows."""
-    kind = sys.argv[1] if len(sys.argv) > 1 else "cluster"
-    numbers = [int(text) for text in sys.argv[2:]] or [100, 1_000, 10_000, 100_000]
+@click.command()
+@click.argument("kind", type=click.Choice(("threads", "cluster")), default="cluster")
+@click.argument("units", type=click.IntRange(min=1), nargs=-1)
+@told
+def main(*, kind: str, units: tuple[int, ...]) -> None:
+    """Measure several numbers of UNITS (100, 1000, 10000, 100000), and by how much the cost of one grows."""
     # Libraries are loaded, and caches filled.
     measure(20, cluster=kind == "cluster")
     costs = []
-    for number in numbers:
+    for number in units or (100, 1_000, 10_000, 100_000):
         found = measure(number, cluster=kind == "cluster")
         costs.append(found["ms_per_unit"])
-        sys.stdout.write(json.dumps({"path": kind, **found}) + "\n")
-        sys.stdout.flush()
-    sys.stdout.write(json.dumps({"largest_to_smallest": round(costs[-1] / costs[0], 2)}) + "\n")
+        click.echo(json.dumps({"path": kind, **found}))
+    click.echo(json.dumps({"largest_to_smallest": round(costs[-1] / costs[0], 2)}))
 
 
 if __name__ == "__main__":

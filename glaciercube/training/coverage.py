@@ -263,9 +263,6 @@ def _interval(calibration: Calibration, error: AreaError, level: float) -> tuple
 @click.option("--model", "models", multiple=True, default=MODELS, show_default=True, help="Models or their folders.")
 @click.option("--scenes", default=500, show_default=True, help="Simulated scenes, one glacier each.")
 @click.option("--inputs", default=len(MAIN), show_default=True, help="Sets of inputs: all, no radar, optical alone.")
-@click.option(
-    "--reserve/--no-reserve", default=True, help="With the intervals' reserve for places unlike the calibration's."
-)
 @click.option("--family", default=FAMILY, show_default=True, help="Family of generators.")
 @click.option("--draw", is_flag=True, help="Draw the scenes and stop.")
 @told
