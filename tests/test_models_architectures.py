@@ -318,7 +318,8 @@ def test_the_u_net_is_that_of_segmentation_models_pytorch(norm: bool) -> None:
     import segmentation_models_pytorch as smp  # type: ignore[import-not-found]
 
     ours: Any = build_module(architecture_contract("unet-resnet", modalities=RGB, indices=False, norm=norm)).eval()
-    theirs = smp.Unet("resnet34", encoder_weights=None, in_channels=3, classes=1, decoder_use_batchnorm=norm).eval()
+    kind = "batchnorm" if norm else False
+    theirs = smp.Unet("resnet34", encoder_weights=None, in_channels=3, classes=1, decoder_use_norm=kind).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -221,3 +221,16 @@ def test_events_without_tensorboard_are_refused_with_the_remedy(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"glaciercube\[tensorboard\]"):
         fitted(FitOptions(steps=1, batch=1, size=16, tensorboard=True), log=tmp_path)
+
+
+def test_events_for_tensorboard_have_the_rows_of_the_log(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fitted(FitOptions(steps=3, batch=1, size=16, tensorboard=True), log=tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text("utf-8").splitlines()))
+    for name in events.Tags()["scalars"]:
+        column = name.rpartition("/")[2]
+        told = {one.step: one.value for one in events.Scalars(name)}
+        assert told == {int(row["step"]): pytest.approx(float(row[column]), rel=1e-5) for row in rows if row[column]}
+    assert events.Tags()["scalars"]

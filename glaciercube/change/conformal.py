@@ -100,7 +100,7 @@ class Calibration:
     correlation : float
         Of the errors of two glaciers of one scene, 0 to 1; 1 where it was not measured.
     reserve : float
-        Radius of the chi-square ball of shifts in which the level holds, from `measured_reserve`; 0 for none.
+        Radius of the chi-square ball of shifts in which the level holds, from `glaciercube.training.reserve`; 0: none.
     variogram : tuple of (range, sill)
         Ranges in metres and sills of the errors of pixels (`glaciercube.change.correlation.ErrorCorrelation`); empty
         where they were not measured. A range of -1 stands for infinity, which JSON has not.

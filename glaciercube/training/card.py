@@ -51,7 +51,7 @@ def model_card(
     for name, report in reports.items():
         lines += ["", f"## Scores on {name}", "", *_scores(name, report)]
     if not reports:
-        lines += ["", "## Scores", "", "It was not scored on chips that it never saw: say nothing of its quality."]
+        lines += ["", "## Scores", "", "It was not scored on chips that it never saw: how good it is is not known."]
     if job.note:
         lines += ["", "## Known limits", "", job.note.strip()]
     return "\n".join(lines) + "\n"
