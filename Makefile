@@ -1,6 +1,6 @@
 # make demo: builds its own environment, runs the main job. make test: runs the tests.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint real services system-services install-services train calibrate benchmark clean
+.PHONY: help demo test test-all lint real real-data services system-services install-services train calibrate benchmark clean
 
 # Python 3.11 where there are several: the pinned torch has its lightest build there.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -14,11 +14,12 @@ help:
 	@echo "make test      run the tests"
 	@echo "make test-all  the tests with every long check"
 	@echo "make lint      style, types and the direction of imports"
-	@echo "make real      the main job on real data: REAL=folder (see tests/conftest.py)"
+	@echo "make real      the main job on real data: REAL=folder (see tools/real_data.py)"
 	@echo "make services  a STAC API, nginx and S3 over a simulated world, until Ctrl-C (as root it installs them)"
 	@echo "make train     train the shipped models again (three quarters of an hour on one core)"
-	@echo "make benchmark every model on every real set (REAL=folder) and in the simulated world: about an hour"
-	@echo "make calibrate measure the shipped area intervals again"
+	@echo "make benchmark every model on every real set (REAL=folder) and in the simulated world: about an hour;"
+	@echo "               overwrites docs/benchmark.md"
+	@echo "make calibrate measure the shipped area intervals again; overwrites glaciercube/change/calibrations.json"
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "glaciercube needs Python 3.11 or newer with venv: install it, or set PYTHON=" >&2; exit 1; }
@@ -59,8 +60,12 @@ lint: $(VENV)/.develops
 
 # Where the real data of the tests lie.
 REAL ?= ../shared/data
-real: $(VENV)/.develops
-	$(BIN)/python tools/real_data.py $(REAL)
+real-data:
+	@test -d "$(REAL)" || { echo "no real data are at $(REAL): give their folder, REAL=folder; tools/real_data.py and \
+	docs/benchmark.md say what it holds" >&2; exit 1; }
+
+real: real-data $(VENV)/.develops
+	$(BIN)/python tools/real_data.py "$(REAL)"
 
 # PostgreSQL, PostGIS, nginx and SLURM are the system's; the rest is Python's.
 system-services:
@@ -89,8 +94,8 @@ train: $(VENV)/.runs
 	done
 	rm -rf out/weights
 
-benchmark: $(VENV)/.develops
-	$(BIN)/python -m glaciercube.bench.table --data $(REAL) --out out/benchmark --docs docs/benchmark.md
+benchmark: real-data $(VENV)/.develops
+	$(BIN)/python -m glaciercube.bench.table --data "$(REAL)" --out out/benchmark --docs docs/benchmark.md
 
 calibrate: $(VENV)/.runs
 	$(BIN)/python -m glaciercube.training.calibrate_area --out glaciercube/change/calibrations.json --cache out/chips

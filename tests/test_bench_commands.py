@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,13 @@ def test_sets_that_are_made_need_no_folder_of_real_ones(tmp_path: Path, monkeypa
     assert done.exit_code == 0, done.output
     assert "What dates and sensors add" in done.stdout
     assert CliRunner().invoke(COMMANDS["table"], [*chosen, "physics,spectra"]).exit_code == 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+@pytest.mark.parametrize("target", ["real", "benchmark"])
+def test_make_asks_for_the_folder_of_real_data_before_it_installs_anything(target: str, tmp_path: Path) -> None:
+    command = ["make", target, f"REAL={tmp_path / 'none'}", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, check=False, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"no real data are at {tmp_path / 'none'}: give their folder, REAL=folder" in done.stderr
+    assert not (tmp_path / "venv").exists()
