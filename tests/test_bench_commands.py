@@ -79,6 +79,8 @@ def test_sets_that_are_made_need_no_folder_of_real_ones(tmp_path: Path, monkeypa
     assert done.exit_code == 0, done.output
     assert "What dates and sensors add" in done.stdout
     assert CliRunner().invoke(COMMANDS["table"], [*chosen, "physics,spectra"]).exit_code == 1
+    wrong = CliRunner().invoke(COMMANDS["table"], [*chosen, "phisics"])
+    assert (wrong.exit_code, "phisics" in wrong.stderr) == (1, True)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")

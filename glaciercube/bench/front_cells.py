@@ -62,7 +62,7 @@ def cells_of(
     leave : str
         A glacier of the training folder that is left out of the training and scored; else the test folder is scored.
     models : sequence of str
-        Names; where empty, all that the budget can train fairly.
+        Names; where empty, all.
     few : bool
         A few chips alone.
     trainings : int

@@ -70,14 +70,11 @@ class Entrant:
         As files and ``--models`` have it.
     size : (int, int)
         Rows and columns of its crops.
-    unfair : str
-        Why it is not trained unless it is named: what the budget would show it.
     """
 
     title: str
     name: str
     size: tuple[int, int] = (256, 192)
-    unfair: str = ""
 
     def contract(self) -> Contract:
         """Contract over one grey band, with the sides of the front as classes, or the front alone for the U-Net."""
@@ -110,14 +107,13 @@ class Entrant:
 ENTRANTS: Final = (
     Entrant("front-unet", "front-unet"),
     Entrant("U-Net, front alone (as Mohajerani et al.)", "plain-unet"),
-    # Measured on one core with bfloat16: 0.07 s for a crop of front-unet, 0.31 s for one of the U-Net.
-    Entrant("HED-UNet", "hed-unet", unfair="0.22 s a crop: 15 epochs in 400 s, published with 100"),
-    Entrant("AMD-HookNet", "hooknet", (256, 256), unfair="0.35 s a crop: 9 epochs in 400 s, published with 300"),
+    Entrant("HED-UNet", "hed-unet"),
+    Entrant("AMD-HookNet", "hooknet", (256, 256)),
 )
 
 
 def entrants_of(names: Sequence[str] = ()) -> list[Entrant]:
-    """Those of some names; without any, all that the budget can train fairly.
+    """Those of some names; without any, all.
 
     Raises
     ------
@@ -127,4 +123,4 @@ def entrants_of(names: Sequence[str] = ()) -> list[Entrant]:
     known = [entrant.name for entrant in ENTRANTS]
     for name in names:
         require(name in known, f"the benchmark has no front model {name!r}", f"choose among {', '.join(known)}")
-    return [entrant for entrant in ENTRANTS if (entrant.name in names if names else not entrant.unfair)]
+    return [entrant for entrant in ENTRANTS if not names or entrant.name in names]

@@ -27,6 +27,7 @@ from glaciercube.bench.real_sets import REAL_SETS, real_folder
 from glaciercube.bench.report import Section, markdown, section_of
 from glaciercube.bench.sets import BenchSet, Fold
 from glaciercube.bench.simulated_set import simulated
+from glaciercube.errors import require
 from glaciercube.models.builtin import builtin_contract, builtin_names
 from glaciercube.sentences import told
 
@@ -183,8 +184,10 @@ def write(found: Sequence[Section], options: Options, command: str) -> Path:
 
 _HEAD = """\
 One command makes the table: `python -m glaciercube.bench.table --data FOLDER --docs docs/benchmark.md`. Each model and
-fold is kept in `out/benchmark` by a hash of the chips, the model and the budget, so that a run that was stopped goes
-on; `--quick` tries all parts in a minute, `--kept` writes what is there.
+fold is kept in `out/benchmark` by a hash of the chips, the model and the budget (fronts by model, seconds and seed;
+what shipped models are asked in simulated places by their weights and the question), so that a run that was stopped
+goes on. Whoever changes the code begins with an empty folder. `--quick` tries all parts in a minute, `--kept` writes
+what is there.
 
 FOLDER holds `vinciguerra/` (a static STAC catalogue of Sentinel-2 L1C, `reference/vinciguerra_label_YEAR.tif`),
 `debris_hma/` (`imageN.tif`, `labelN.tif`; doi:10.3390/rs14061352), `spectra/` (`sentinel2_sr_pixels.csv`,
@@ -192,8 +195,9 @@ FOLDER holds `vinciguerra/` (a static STAC catalogue of Sentinel-2 L1C, `referen
 the first two carry no licence: nothing that was fitted on them is shipped.
 
 Real sets come first: a simulated score says little of real ice. Every trained model is given the same layers, crops,
-learning rate and processor time; none is chosen by its test fold, none is calibrated for the set. Scores are means over
-the folds, at a probability of 0.5.
+learning rate and processor time (but for one front model, see there); none is chosen by its test fold, none is
+calibrated for the set. Scores are means over the folds, at a probability of 0.5. The U-Net with ResNet-34 begins like
+the others with random weights, and not with those of ImageNet.
 
 - *IoU ± 1 px* leaves out the pixels that touch one of the other label.
 - *best threshold*: IoU at the threshold chosen in sight of the labels, which is no score of the model.
@@ -247,6 +251,9 @@ def main(
     """Train and score every model on every set, and write the table; a run that was killed goes on."""
     warnings.simplefilter("ignore")
     names = tuple(filter(None, sets.split(",")))
+    known = [*REAL_SETS, "calving_fronts", "variants", *sorted(_MADE)]
+    for name in names:
+        require(name in known, f"the benchmark has no set {name!r}", f"choose among {', '.join(known)}")
     made_alone = bool(names) and _MADE.issuperset(names)
     options = Options(
         None if no_real or made_alone else real_folder(data),
