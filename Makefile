@@ -16,8 +16,8 @@ help:
 	@echo "make lint      style, types and the direction of imports"
 	@echo "make real      the main job on real data: REAL=folder (see tools/real_data.py)"
 	@echo "make services  a STAC API, nginx and S3 over a simulated world, until Ctrl-C (as root it installs them)"
-	@echo "make train     train the shipped models again (three quarters of an hour on one core)"
-	@echo "make benchmark every model on every real set (REAL=folder) and in the simulated world: about an hour;"
+	@echo "make train     train the shipped models again (an hour and a half on one core)"
+	@echo "make benchmark every model on every real set (REAL=folder) and in the simulated world: two hours and more;"
 	@echo "               overwrites docs/benchmark.md"
 	@echo "make calibrate measure the shipped area intervals again; overwrites glaciercube/change/calibrations.json"
 

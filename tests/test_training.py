@@ -49,8 +49,8 @@ def test_shipped_weights_know_glaciers_of_another_world(name: str, chips: list[C
         less = segmentation(cases_of(model, chips, PredictOptions(without=(modality.name,))), 0.5).pooled
         # Without images there is little left to go by.
         assert less.iou > (0.1 if modality.name == "optical" else whole.iou - 0.15), modality.name
-    # The cards give 0.13 and 0.15 on this family: the bound catches a broken model, not a worse one.
-    assert reliability(*pixels_of(cases_of(model, chips))).ece < 0.25
+    # The cards give 0.06 on 300 places of this family, and a few places scatter.
+    assert reliability(*pixels_of(cases_of(model, chips))).ece < 0.15
 
 
 @pytest.mark.parametrize("name", SHIPPED)

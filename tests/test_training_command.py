@@ -99,6 +99,8 @@ def test_a_set_brings_its_own_parts(tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "model" / "metrics.json").read_text())
     assert metrics["chips"] == {"train": 2, "validation": 1}
     assert metrics["tests"]["set"]["facts"]["chips"] == "1 of 1 places"
+    assert "images" not in metrics["tests"]["set"]["overlap"]  # the report has them
+    assert "glaciers" in json.loads((tmp_path / "model" / "scores" / "set" / "report.json").read_text())
     samples = parse_config((tmp_path / "train.yaml").read_text(), "train.yaml", SetConfig)
     assert samples.samples.sets == (str(tmp_path / "set"),)
 

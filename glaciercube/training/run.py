@@ -249,9 +249,15 @@ def _write_metrics(
         "chips": {"train": len(parts.train), "validation": len(parts.validation)},
         "fit": dataclasses.asdict(job.fit),
         "calibration": None if said is None else dataclasses.asdict(said),
-        "tests": {name: report.as_dict() for name, report in reports.items()},
+        "tests": {name: _summary(report.as_dict()) for name, report in reports.items()},
     }
     (folder / "metrics.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _summary(content: dict[str, Any]) -> dict[str, Any]:
+    """A report but for its rows per glacier and per image, which stand in the report itself."""
+    found = {name: part for name, part in content.items() if name not in ("glaciers", "images")}
+    return found | {"overlap": {name: part for name, part in content["overlap"].items() if name != "images"}}
 
 
 def _write_cross_validation(found: Sequence[Trained], out: Path) -> None:
