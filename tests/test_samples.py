@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from shapely.geometry import shape
 from glaciercube.catalog import SensorOptions, find
 from glaciercube.cube import compose, load
 from glaciercube.errors import CubeError, GlaciercubeError, OutlineError
+from glaciercube.evaluation.predict import cases_of
+from glaciercube.models import load_model
 from glaciercube.models.chips import UNKNOWN
 from glaciercube.region import Region, read_outlines
 from glaciercube.training.folds import FoldOptions, make_folds
@@ -175,6 +178,22 @@ def test_old_outlines_weigh_less_near_their_edge() -> None:
     np.testing.assert_allclose(before[:39], 0.5 ** (10 / 20), rtol=1e-3)
     np.testing.assert_array_equal(profile("2010-08-01", boundary=0.0)[1], 1.0)
     np.testing.assert_allclose(profile("2020-08-01", retreat=0.0, half_life=None, boundary=0.0)[1], 1.0)
+
+
+def test_scores_count_what_old_outlines_are_more_likely_right_than_wrong_about() -> None:
+    # Ten years at 7 m a year: half of the margins have passed 49 m, before the third pixel's middle.
+    window, time = GRID[40:60, 20:100], np.array(["2020-08-01"], "datetime64[s]")
+    truth = label_window(window, time, read_inventory(HALF, GRID), TruthOptions())
+    np.testing.assert_array_equal(np.flatnonzero(~truth.sure[0, 10]), [38, 39, 40])
+    assert truth.weight[truth.sure].max() < 1
+    chip = sample_chips(make_cube(), inventory(src_date=["1998-08-01"] * 2), SampleOptions(windows=SMALL))[0]
+    assert (chip.weight < 1).all()
+    assert chip.clear[chip.label != UNKNOWN].any()
+    assert not chip.clear[chip.weight == 0].any()
+    bands = {name: np.full(chip.label.shape, value, np.float32) for name, value in (("green", 0.6), ("swir16", 0.1))}
+    case, *_ = cases_of(load_model("ndsi"), [replace(chip, variables=bands)])
+    assert case.counted.any()
+    assert (case.counted == (chip.clear[0] & (chip.label[0] != UNKNOWN))).all()
 
 
 def test_ground_that_outlines_do_not_speak_of_is_unknown() -> None:

@@ -89,6 +89,7 @@ def odd_chip() -> Chip:
         name="odd name/with ø",
         place="",
         glaciers=rng.integers(0, 2**30, (9, 7)).astype(np.int32),
+        sure=label > 1,
         attributes={"sun": [0.1, 0.30000000000000004], "nested": {"b": None, "a": "å"}},
     )
 
@@ -100,7 +101,7 @@ def same(one: Chip, other: Chip) -> None:
         assert values.dtype == other.variables[name].dtype
         assert values.shape == other.variables[name].shape
         assert values.tobytes() == other.variables[name].tobytes()
-    for name in ("label", "weight", "time", "glaciers"):
+    for name in ("label", "weight", "time", "glaciers", "sure"):
         mine, theirs = getattr(one, name), getattr(other, name)
         assert (mine is None) == (theirs is None)
         if mine is not None:

@@ -82,7 +82,7 @@ def test_labels_that_are_not_there_are_refused(tmp_path: Path, folder: Path, par
 @pytest.mark.parametrize("name", ["unknown", "half"])
 def test_a_test_without_pixels_that_count_is_refused(tmp_path: Path, folder: Path, name: str) -> None:
     said = refused(tmp_path, folder, test={"far": {"sets": [str(folder / name)]}})
-    assert "the test 'far' has no pixel whose label is known and weighs 1 or more" in said
+    assert "the test 'far' has no pixel that counts" in said
 
 
 def test_a_validation_that_knows_nothing_is_refused(tmp_path: Path, folder: Path) -> None:

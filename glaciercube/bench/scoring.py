@@ -77,7 +77,7 @@ def cases_for(model: Model, bench: BenchSet, chips: Sequence[Chip], *, without: 
         probability = predict_classes(model, chip, without=without)[:, members].sum(axis=1).clip(max=1.0)
         for number, time in enumerate(chip.time):
             known = chip.label[number] != UNKNOWN
-            counted = known & (chip.weight[number] >= 1)
+            counted = known & chip.clear[number]
             if chip.attributes.get("middle"):
                 counted &= _middle(counted.shape)
             found.append(

@@ -50,7 +50,7 @@ class PredictOptions:
     alone : bool
         Whether each date is shown by itself, also to models that look at several.
     where : {"clear", "hidden", "all"}
-        Pixels that count, by the chip's weight: 1 or more; between 0 and 1, such as under cloud; above 0.
+        Pixels that count: those of `Chip.clear`; others that weigh more than 0, such as under cloud; both.
     """
 
     positive: tuple[str, ...] = ()
@@ -216,9 +216,9 @@ def cases_of(model: Model, chips: Iterable[Chip], options: PredictOptions | None
         debris = [i for i, classes in enumerate(chip.labels.values()) if tuple(classes) == _DEBRIS]
         truth = ice_of(chip, options.positive)
         for index, time in enumerate(chip.time):
-            label, weight = chip.label[index], chip.weight[index]
+            label = chip.label[index]
             known = label != UNKNOWN
-            counted = known & _where(weight, options.where)
+            counted = known & _where(chip, index, options.where)
             case = Case(
                 name=chip.name,
                 time=time,
@@ -286,7 +286,9 @@ def _members(model: Model, classes: tuple[str, ...]) -> list[int]:
 def _cut(chip: Chip, dates: Sequence[int]) -> Chip:
     index, shape = list(dates), chip.label.shape
     variables = {name: v[index] if v.shape == shape else v for name, v in chip.variables.items()}
-    return replace(chip, variables=variables, label=chip.label[index], weight=chip.weight[index], time=chip.time[index])
+    sure = None if chip.sure is None else chip.sure[index]
+    label, weight = chip.label[index], chip.weight[index]
+    return replace(chip, variables=variables, label=label, weight=weight, sure=sure, time=chip.time[index])
 
 
 def _predict(model: Model, chip: Chip, without: Collection[str], targets: list[int] | None) -> FloatArray:
@@ -304,10 +306,12 @@ def _predict(model: Model, chip: Chip, without: Collection[str], targets: list[i
     return result
 
 
-def _where(weight: FloatArray, where: str) -> npt.NDArray[np.bool_]:
+def _where(chip: Chip, date: int, where: str) -> npt.NDArray[np.bool_]:
+    weighs: npt.NDArray[np.bool_] = chip.weight[date] > 0
+    clear: npt.NDArray[np.bool_] = chip.clear[date]
     if where == "all":
-        return weight > 0
-    return weight >= 1 if where == "clear" else (weight > 0) & (weight < 1)
+        return weighs
+    return weighs & clear if where == "clear" else weighs & ~clear
 
 
 def _class_counts(

@@ -51,6 +51,9 @@ class Chip:
         Number of the glacier that a pixel belongs to; 0 for none.
     attributes : mapping
         What else is known, in what JSON can hold.
+    sure : (time, y, x) bool or None
+        Pixels that a score counts: seen free of cloud, and with a label that is more likely right than wrong. None:
+        those that weigh 1 or more.
     """
 
     variables: Mapping[str, npt.NDArray[np.floating]]
@@ -64,6 +67,7 @@ class Chip:
     centre: tuple[float, float] | None = None
     glaciers: npt.NDArray[np.int32] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    sure: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if len(self.time) != len(self.label) or self.weight.shape != self.label.shape:
@@ -72,6 +76,11 @@ class Chip:
                 f"{self.weight.shape}",
                 "give a label and a weight per date and pixel",
             )
+        if self.sure is not None and self.sure.shape != self.label.shape:
+            raise ModelError(
+                f"chip {self.name!r} has labels {self.label.shape} and is sure of {self.sure.shape}",
+                "say it per date and pixel",
+            )
         wrong = [name for name, v in self.variables.items() if v.shape not in (self.label.shape, self.label.shape[1:])]
         if wrong:
             raise ModelError(
@@ -79,6 +88,11 @@ class Chip:
                 f"{self.label.shape}",
                 "give every variable per date and pixel, or per pixel",
             )
+
+    @property
+    def clear(self) -> npt.NDArray[np.bool_]:
+        """Pixels (time, y, x) that a score counts, see `sure`, whether their label is known or not."""
+        return self.weight >= 1 if self.sure is None else self.sure
 
     @property
     def days(self) -> npt.NDArray[np.float64]:

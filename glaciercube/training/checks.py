@@ -40,16 +40,16 @@ def check_test(chips: Sequence[Chip], name: str, find: Sequence[str]) -> None:
     Raises
     ------
     ConfigError
-        If there are none, or no pixel's label is known and weighs 1 or more.
+        If there are none, or no pixel counts: its label known and sure, and seen free of cloud.
     ModelError
         If one has no label that is to be found.
     """
     require(len(chips) > 0, f"the test {name!r} has no chips", "give a source that has some, or leave it out")
     _check_ice(chips, f"the test {name!r}", find)
     require(
-        any(((chip.label != UNKNOWN) & (chip.weight >= 1)).any() for chip in chips),
-        f"the test {name!r} has no pixel whose label is known and weighs 1 or more",
-        "give chips with such labels (outlines of the images' own year), or leave the test out",
+        any(((chip.label != UNKNOWN) & chip.clear).any() for chip in chips),
+        f"the test {name!r} has no pixel that counts: of a known and sure label, seen free of cloud",
+        "give chips with such labels (outlines nearer to the images' years, clearer dates), or leave the test out",
     )
 
 

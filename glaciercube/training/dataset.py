@@ -40,7 +40,7 @@ def dataset_of(chip: Chip, said: Mapping[str, Any]) -> xr.Dataset:
     Returns
     -------
     Dataset
-        Variables as they are; ``label`` with flags, ``weight``, ``glaciers``; ``time``, ``y``, ``x``, and
+        Variables as they are; ``label`` with flags, ``weight``, ``sure``, ``glaciers``; ``time``, ``y``, ``x``, and
         ``spatial_ref`` where the chip says where it lies.
     """
     grid = grid_of(chip)
@@ -56,6 +56,9 @@ def dataset_of(chip: Chip, said: Mapping[str, Any]) -> xr.Dataset:
     found["label"] = xr.DataArray(chip.label, dims=("time", "y", "x"), attrs=label | mapping)
     weight = {"long_name": "trust in the label against its image", "units": "1"}
     found["weight"] = xr.DataArray(chip.weight, dims=("time", "y", "x"), attrs=weight | mapping)
+    if chip.sure is not None:
+        sure = {"long_name": "seen free of cloud, and a label that is more likely right than wrong"}
+        found["sure"] = xr.DataArray(chip.sure, dims=("time", "y", "x"), attrs=sure | mapping)
     if chip.glaciers is not None:
         found["glaciers"] = xr.DataArray(
             chip.glaciers, dims=("y", "x"), attrs={"long_name": "number of the glacier, 0 for none"} | mapping

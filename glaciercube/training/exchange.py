@@ -35,7 +35,7 @@ __all__ = ["SetInfo", "StoredChips", "content_hash", "read_set", "read_sets", "w
 #: Of the files.
 FORMAT = 1
 _COORDS = ("time", "y", "x", "spatial_ref")
-_TRUTH = ("label", "weight", "glaciers")
+_TRUTH = ("label", "weight", "glaciers", "sure")
 #: What is read of an entry of chips.json.
 _ENTRY = ("name", "key", "split", "place", "footprint", "glacier_km2", "sha256")
 
@@ -255,8 +255,9 @@ def content_hash(chip: Chip) -> str:
         If its attributes are not what JSON can hold.
     """
     digest = hashlib.sha256(_json(_record(chip), chip.name).encode())
-    arrays = {**{f"variables/{name}": values for name, values in chip.variables.items()}, "label": chip.label}
-    arrays |= {"weight": chip.weight} | ({} if chip.glaciers is None else {"glaciers": chip.glaciers})
+    arrays: dict[str, Any] = {f"variables/{name}": values for name, values in chip.variables.items()}
+    truth = {name: getattr(chip, name) for name in _TRUTH}
+    arrays |= {name: values for name, values in truth.items() if values is not None}
     for name in sorted(arrays):
         values = np.ascontiguousarray(arrays[name])
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
@@ -291,6 +292,7 @@ def _chip(said: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Ch
         place=said["place"],
         centre=None if said["centre"] is None else (said["centre"][0], said["centre"][1]),
         glaciers=arrays.get("glaciers"),
+        sure=arrays["sure"].astype(bool) if "sure" in arrays else None,
         attributes=said["attributes"],
     )
 

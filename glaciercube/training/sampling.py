@@ -228,6 +228,7 @@ class SampledChips(Sequence[Chip]):
         grid: GeoBox = self.cube.odc.geobox[rows, columns]
         time = part["time"].to_numpy().astype("datetime64[s]")
         truth = label_window(grid, time, self.inventory, self.options.truth, self.debris)
+        seen = seen_weight(part, self.options.hidden)
         names = list(dict.fromkeys(self.inventory.outlines["glacier"]))
         found = {str(n): names[n - 1] for n in np.unique(truth.glaciers).tolist() if n}
         return Chip(
@@ -237,13 +238,14 @@ class SampledChips(Sequence[Chip]):
             },
             label=truth.label,
             labels=self.labels,
-            weight=(truth.weight * seen_weight(part, self.options.hidden)).astype(np.float32),
+            weight=(truth.weight * seen).astype(np.float32),
             time=time,
             resolution=float(abs(grid.resolution.x)),
             name=self._name(window, days),
             place=window.place,
             centre=_middle(grid),
             glaciers=truth.glaciers,
+            sure=truth.sure & (seen >= 1),
             attributes={
                 "footprint": [list(point) for point in window.footprint],
                 "glacier_km2": window.area,

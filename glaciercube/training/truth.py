@@ -104,11 +104,14 @@ class Truth:
         0 where the label is unknown.
     glaciers : (y, x) int32
         Number of the glacier, 0 for none: its place among the inventory's names, from 1.
+    sure : (time, y, x) bool
+        Where the label is more likely right than wrong: not on the line, and not where the margin has probably passed.
     """
 
     label: npt.NDArray[np.uint8]
     weight: npt.NDArray[np.float32]
     glaciers: npt.NDArray[np.int32]
+    sure: npt.NDArray[np.bool_]
 
 
 def labels_of(options: TruthOptions, *, debris: bool) -> dict[str, tuple[str, ...]]:
@@ -154,20 +157,21 @@ def label_window(
     covered = None if debris is None else debris(window)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(inventory.outlines["glacier"]), start=1)}
     number = np.array([0, *(numbers[name] for name in inventory.outlines["glacier"])], np.int32)
-    labels, weights = [], []
+    labels, weights, sures = [], [], []
     known: dict[bytes, _Edges] = {}
     for date in time:
         rows, ages = inventory.nearest_in_time(date), inventory.ages(date)
         edges = known.get(rows.tobytes()) or _edges(window, inventory.outlines, rows, options)
         known[rows.tobytes()] = edges
-        label, weight = _judged(edges, ages, options, float(abs(window.resolution.x)))
+        label, weight, sure = _judged(edges, ages, options, float(abs(window.resolution.x)))
         if covered is not None:
             label = _with_debris(label, covered)
         labels.append(label)
         weights.append(np.where(label == UNKNOWN, 0.0, weight).astype(np.float32))
+        sures.append(sure & (label != UNKNOWN))
     # Of outlines of several dates the first date's: a number is a glacier's, and its ground nearly the same.
     first = next(iter(known.values()))
-    return Truth(np.stack(labels), np.stack(weights), number[first.owner])
+    return Truth(np.stack(labels), np.stack(weights), number[first.owner], np.stack(sures))
 
 
 @dataclass(frozen=True)
@@ -228,14 +232,15 @@ def _burnt(grid: GeoBox, shapes: npt.NDArray[np.object_], values: npt.NDArray[np
 
 def _judged(
     edges: _Edges, ages: npt.NDArray[np.float64], options: TruthOptions, resolution: float
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
-    """Label and weight at one date."""
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Label and weight at one date, and where the label is more likely right than wrong."""
     # Far from every outline the inventory is as old as most of it is.
     known = ages[np.isfinite(ages)]
     age = np.array([np.median(known) if known.size else np.nan, *ages])[edges.nearest]
     depth, ice = edges.depth, edges.owner > 0
     label = np.where(ice, 1, 0).astype(np.uint8)
-    weight = np.where(np.abs(depth) <= options.boundary * resolution, options.boundary_weight, 1.0)
+    on_line = np.abs(depth) <= options.boundary * resolution
+    weight = np.where(on_line, options.boundary_weight, 1.0)
     if options.half_life is not None:
         weight = weight * 0.5 ** (np.abs(age) / options.half_life)
     way = options.retreat * np.abs(age)
@@ -248,7 +253,7 @@ def _judged(
     if options.beyond is not None:
         silent |= depth < -options.beyond
     label[silent | ~(weight > 0)] = UNKNOWN
-    return label, weight
+    return label, weight, ~on_line & ~(doubtful & (still <= 0.5))
 
 
 def _with_debris(label: npt.NDArray[np.uint8], covered: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
