@@ -63,7 +63,7 @@ def prior_scores(
         ``told`` (pixels that change between the first and the last date, and those of which both dates are right),
         ``loss_error`` (|loss of area - true loss| between the first and the last date, in pixels).
     """
-    true, clear = ice_of(chip), chip.weight >= 1
+    true, clear = ice_of(chip), chip.clear
     seen = clear & np.isfinite(probability)
     shown = np.where(seen, probability, np.nan)
     made = shown if options is None else smooth_series(shown, years_of(chip), chip.resolution, options)[0]

@@ -113,7 +113,7 @@ def maps_of(model: Model, chip: Chip) -> Maps:
     found = predict_chip(model, chip, classes=classes).astype(np.float64)
     hidden = chip.label == UNKNOWN
     if "red" in chip.variables:
-        hidden |= chip.weight < 1
+        hidden |= ~chip.clear
     year = chip.time.astype("datetime64[Y]").astype(np.int64) + 1970
     return Maps(np.where(hidden, np.nan, found), ice_of(chip), year)
 
