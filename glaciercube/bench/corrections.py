@@ -51,7 +51,7 @@ def scene_options(family: str = "a", *, size: int = 128) -> SequenceOptions:
 
 def correction_scores(model: Model, chip: Chip) -> dict[str, tuple[Sums, Sums]]:
     """Overlap (``hit``, ``either``) of a chip's first date with the truth, without each correction and with it."""
-    probability = predict_chip(model, chip, classes=ice_labels(chip), dates=[0])[0]
+    probability = predict_chip(model, chip, classes=ice_labels(chip.labels, of=chip.name), dates=[0])[0]
     mapped, true = np.nan_to_num(probability) >= 0.5, ice_of(chip)[0]
     steep = np.asarray(chip.variables["slope"], np.float64)
     as_mapped = _overlap(mapped, true)

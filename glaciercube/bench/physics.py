@@ -142,7 +142,9 @@ def _prior(model: Model, chips: Sequence[Chip]) -> Record:
     """Scores by event, without the prior, with it, and their difference."""
     # Places whose ice all but goes say nothing of it.
     icy = [chip for chip in chips if (ice_of(chip).mean(axis=(1, 2)) > 0.01).all()]
-    series = [(chip, predict_chip(model, chip, classes=ice_labels(chip), alone=True)) for chip in icy]
+    series = [
+        (chip, predict_chip(model, chip, classes=ice_labels(chip.labels, of=chip.name), alone=True)) for chip in icy
+    ]
     found: Record = {}
     for event in _EVENTS if series else ():
         told = [event_chip(chip, p, event) if event else (chip, p, None) for chip, p in series]

@@ -155,7 +155,7 @@ def event_chip(chip: Chip, probability: Probability, event: str) -> tuple[Chip, 
 
 def _series(model: Model, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Probability]]:
     for chip in tqdm(chips, desc="predicting", unit="series"):
-        yield chip, predict_chip(model, chip, classes=ice_labels(chip), alone=True)
+        yield chip, predict_chip(model, chip, classes=ice_labels(chip.labels, of=chip.name), alone=True)
 
 
 def _line(name: str, rows: Sequence[dict[str, float]], against: Sequence[dict[str, float]] | None = None) -> str:

@@ -96,7 +96,9 @@ class Seen:
 
 def seen_by(model: Model, chip: Chip, without: Sequence[str] = ()) -> Seen:
     """Map the first and the last date of a chip, each by itself, with some modalities kept from the model."""
-    probability = predict_chip(model, chip, classes=ice_labels(chip), without=without, alone=True, dates=_ends(chip))
+    probability = predict_chip(
+        model, chip, classes=ice_labels(chip.labels, of=chip.name), without=without, alone=True, dates=_ends(chip)
+    )
     clear = np.isfinite(probability) & chip.clear[[0, -1]]
     return Seen(np.nan_to_num(probability) >= 0.5, clear[0] & clear[1])
 

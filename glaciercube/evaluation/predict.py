@@ -148,30 +148,32 @@ def predict_chip(
     return summed
 
 
-def ice_labels(chip: Chip, positive: Sequence[str] = ()) -> tuple[str, ...]:
-    """The labels of a chip that are to be found.
+def ice_labels(labels: Collection[str], positive: Sequence[str] = (), of: str = "") -> tuple[str, ...]:
+    """Those among the labels of a chip that are to be found.
 
     Parameters
     ----------
-    chip : Chip
-        Whose labels.
+    labels : collection of str
+        All of them.
     positive : sequence of str
         Those that are named; without any, those that are ice (`glaciercube.models.classes.ICE`, and ``debris``), or
         else ``front``.
+    of : str
+        Name of the chip, for an error.
 
     Raises
     ------
     ModelError
-        If the chip lacks one of those that are named, or has none that is known to be ice.
+        If one of those that are named is not among them, or none is known to be ice.
     """
-    stray = [name for name in positive if name not in chip.labels]
-    found = tuple(positive) or tuple(name for name in chip.labels if name in _ICE_LABELS)
-    if not found and _FRONT in chip.labels:
+    stray = [name for name in positive if name not in labels]
+    found = tuple(positive) or tuple(name for name in labels if name in _ICE_LABELS)
+    if not found and _FRONT in labels:
         found = (_FRONT,)
     if stray or not found:
         raise ModelError(
-            f"chip {chip.name!r} has no label {', '.join(stray) or ' or '.join(_ICE_LABELS)}",
-            f"say which of its labels is to be found: {', '.join(chip.labels)}",
+            f"chip {of!r} has no label {', '.join(stray) or ' or '.join(_ICE_LABELS)}",
+            f"say which of its labels is to be found: {', '.join(labels)}",
         )
     return found
 
@@ -187,7 +189,7 @@ def ice_of(chip: Chip, positive: Sequence[str] = ()) -> npt.NDArray[np.bool_]:
         False where the label is unknown.
     """
     names = list(chip.labels)
-    return np.isin(chip.label, [names.index(name) for name in ice_labels(chip, positive)])
+    return np.isin(chip.label, [names.index(name) for name in ice_labels(chip.labels, positive, chip.name)])
 
 
 def cases_of(model: Model, chips: Iterable[Chip], options: PredictOptions | None = None) -> Iterator[Case]:
@@ -209,7 +211,7 @@ def cases_of(model: Model, chips: Iterable[Chip], options: PredictOptions | None
     """
     options = options or PredictOptions()
     for chip in chips:
-        names = ice_labels(chip, options.positive)
+        names = ice_labels(chip.labels, options.positive, chip.name)
         members = _members(model, tuple(dict.fromkeys(c for name in names for c in chip.labels[name])))
         found = predict_classes(model, chip, without=options.without, alone=options.alone)
         groups = groups_of(chip.labels, model.contract.classes)

@@ -77,7 +77,7 @@ def evaluate_model(
     places, wanted = dict[str, None](), dict[str, None]()
     for chip in chips:
         places[chip.place or chip.name] = None
-        wanted |= dict.fromkeys(ice_labels(chip, shown.positive))
+        wanted |= dict.fromkeys(ice_labels(chip.labels, shown.positive, chip.name))
     facts = {
         "model": f"{contract.name} {contract.version}, {model.module.parameter_count:,} weights",
         "content hash": model.hash,

@@ -109,7 +109,7 @@ def modalities_of(model: Model, chip: Chip) -> tuple[str, ...] | None:
 
 def maps_of(model: Model, chip: Chip) -> Maps:
     """Predict a chip, and hide what a user's masks would hide: cloud, wherever the optical sensor is used."""
-    classes = [each for name in ice_labels(chip) for each in chip.labels[name]]
+    classes = [each for name in ice_labels(chip.labels, of=chip.name) for each in chip.labels[name]]
     found = predict_chip(model, chip, classes=classes).astype(np.float64)
     hidden = chip.label == UNKNOWN
     if "red" in chip.variables:

@@ -162,7 +162,7 @@ def draw_pixels(
         for names in without:
             rng = np.random.default_rng([seed, order])
             found = np.moveaxis(predict_classes(model, chip, without=names).astype(np.float64), 1, -1)
-            held = np.isin(list(chip.labels), ice_labels(chip, positive))
+            held = np.isin(list(chip.labels), ice_labels(chip.labels, positive, chip.name))
             parts += _drawn(model, chip, np.log(np.maximum(found, _LEAST)), held, (place, pixels), rng)
     require(bool(parts), "no chip has labelled pixels that the model sees", "give chips with its inputs")
     joined = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from glaciercube.errors import ConfigError, ModelError, require
 from glaciercube.evaluation.predict import ice_labels
 from glaciercube.models.chips import UNKNOWN, Chip
@@ -107,7 +105,7 @@ def check_contract(
         contract.modality(name)
     chip = chips[0]
     contract.select(chip.variables)
-    names = ice_labels(chip, find)
+    names = ice_labels(chip.labels, find, chip.name)
     wanted = tuple(dict.fromkeys(kind for name in names for kind in chip.labels[name]))
     if not membership({"wanted": wanted}, contract.classes).any():
         raise ModelError(
@@ -122,10 +120,8 @@ def _known(chip: Chip) -> bool:
 
 def _check_ice(chips: Sequence[Chip], what: str, find: Sequence[str]) -> None:
     for name, labels in _labels(chips):
-        none, dates = np.empty((0, 0, 0)), np.empty(0, "datetime64[s]")
-        known = Chip({}, none.astype(np.uint8), labels, none.astype(np.float32), dates, 1.0, name)
         try:
-            ice_labels(known, find)
+            ice_labels(labels, find, name)
         except ModelError as error:
             raise ModelError(f"{error.problem}, which {what} needs", error.remedy) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib.util
 import os
 import secrets
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from services.process import HOST, free_ports, program, running, scratch
+from services.process import HOST, Missing, free_ports, program, running, scratch
 
 __all__ = ["Slurm", "slurm"]
 
@@ -83,8 +84,10 @@ def slurm() -> Iterator[Slurm]:
     Raises
     ------
     Missing
-        If SLURM or munge is not installed.
+        If SLURM, munge or dask-jobqueue is not installed.
     """
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        raise Missing("dask_jobqueue is not installed (make install-services)")
     munged, controller, daemon = (program(name) for name in ("munged", "slurmctld", "slurmd"))
     for client in ("sbatch", "squeue", "scancel", "sinfo"):
         program(client)
