@@ -26,6 +26,7 @@ COMMANDS = {name: room.main for name, room in ROOMS.items() if hasattr(room, "ma
 }
 # What each is given so that it refuses: arguments, and what is made to refuse where no argument can be wrong.
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "ablations": (("--question", "none", "--out", "{}"), ""),
     "calibrate_area": (("--cache", "{}", "--out", "{}/a.json", "--model", "none"), ""),
     "corrections": (("--out", "{}"), "simulated_chips"),
     "coverage": (("--cache", "{}", "--model", "none"), ""),

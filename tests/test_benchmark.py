@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from glaciercube.bench import ablations
 from glaciercube.bench.cells import Budget, run_cell
@@ -196,6 +197,14 @@ def test_what_sensors_add_is_kept_and_compared_on_the_same_scenes(
         assert high >= other[score] - base[score] - 1e-9
     monkeypatch.setattr(ablations, "simulated_chips", None)  # a second call draws nothing
     assert ablations.section(tmp_path, quick=True).rows == first.rows
+
+
+def test_what_sensors_add_is_asked_of_any_model_in_the_ways_that_it_can_be_shown(tmp_path: Path) -> None:
+    chosen = ["--model", "ndsi", "--question", "a sensor less", "--scenes", "2", "--out", str(tmp_path)]
+    done = CliRunner().invoke(ablations.main, chosen)
+    assert done.exit_code == 0, done.output
+    assert "| Sentinel-2 alone |" in done.output
+    assert "| without Sentinel-2 |" not in done.output
 
 
 def test_pixels_without_a_probability_count_as_missed_when_sensors_are_compared() -> None:

@@ -1,4 +1,4 @@
-"""What real scenes show of debris in coherence and backscatter: the caps of the simulated contrast."""
+"""What real scenes show of ice in coherence and backscatter, and what the simulated world makes of it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,26 @@ def above(one: Image, other: Image) -> float:
     return float(mannwhitneyu(one, other).statistic / one.size / other.size)
 
 
-def test_coherence_hardly_parts_debris_from_rock_in_real_tiles(real_data: Path, say: Callable[[str], None]) -> None:
-    found = []
+def test_the_coherence_of_real_tiles_parts_nothing_from_anything(real_data: Path, say: Callable[[str], None]) -> None:
+    found, of_snow = [], []
     for number in (100, 104, 107, 113, 114, 115):
         with rasterio.open(real_data / "debris_hma" / f"image{number}.tif") as source:
             bands = source.read().astype(np.float32)
         with rasterio.open(real_data / "debris_hma" / f"label{number}.tif") as source:
             debris = source.read(1) == 1
         snow = (bands[1] - bands[4]) / (bands[1] + bands[4] + 1e-9) > 0.4
-        found.append(above(bands[6][~debris & ~snow][::3], bands[6][debris][::3]))
+        rock = bands[6][~debris & ~snow][::3]
+        found.append(above(rock, bands[6][debris][::3]))
+        of_snow.append(above(rock, bands[6][snow & ~debris][::3]))
     say(f"coherence of rock over debris, six real tiles: {np.round(found, 2).tolist()}, mean {np.mean(found):.2f}")
     assert max(found) == pytest.approx(0.59, abs=0.01)
     assert min(found) == pytest.approx(0.39, abs=0.01)
     assert np.mean(found) == pytest.approx(0.51, abs=0.01)
+    # Snow and clean ice lose the coherence of any pair before rock does: that they lie as high says that these pairs
+    # had none left. They are no measure of what others show.
+    say(f"and over snow and clean ice: {np.round(of_snow, 2).tolist()}")
+    assert min(of_snow) > 0.4
+    assert max(of_snow) < 0.6
 
 
 def test_backscatter_hardly_parts_debris_from_rock_at_khumbu(real_data: Path, say: Callable[[str], None]) -> None:
@@ -74,7 +81,7 @@ def test_backscatter_hardly_parts_debris_from_rock_at_khumbu(real_data: Path, sa
 
 @pytest.mark.skipif(not FULL, reason="60 scenes per family; the quick form is in test_world_sequences.py")
 @pytest.mark.parametrize("family", ["a", "b"])
-def test_simulated_contrasts_are_no_greater(family: str, say: Callable[[str], None]) -> None:
+def test_simulated_contrasts_of_debris_are_of_that_size(family: str, say: Callable[[str], None]) -> None:
     found: dict[str, list[float]] = {"coherence": [], "vv": []}
     for seed in range(5000, 5060):
         options = SequenceOptions(size=160, layers_missing=0, cloud_cover=0, gaps=False, family=family)
@@ -89,8 +96,9 @@ def test_simulated_contrasts_are_no_greater(family: str, say: Callable[[str], No
     for name, values in found.items():
         spread = np.round(np.quantile(values, [0.1, 0.5, 0.9]), 2).tolist()
         say(f"{name} of rock over debris, family {family}: mean {np.mean(values):.2f}, 10, 50, 90 %: {spread}")
-    assert 0.45 < np.mean(found["coherence"]) < 0.56
-    assert np.quantile(found["coherence"], 0.9) < 0.61
+    # Between these tiles, where it shows nothing, and Lippl et al. 2018 (doi:10.1017/jog.2018.70), where it shows all.
+    assert 0.5 < np.mean(found["coherence"]) < 0.85
+    assert np.quantile(found["coherence"], 0.9) < 0.99
     assert 0.42 < np.mean(found["vv"]) < 0.58
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import xarray as xr
 from scipy.stats import mannwhitneyu
@@ -15,7 +17,10 @@ from scipy.stats import mannwhitneyu
 from glaciercube.errors import ConfigError
 from glaciercube.models.classes import GROUND
 from glaciercube.simulate import second, second_ice, second_terrain
+from glaciercube.simulate.coherence import draw_coherence
+from glaciercube.simulate.second_sensors import draw_second_coherence
 from glaciercube.simulate.sequence import GROUND_CLASSES, SequenceOptions, draw_sequence
+from glaciercube.simulate.surface import LAND, Surface
 from glaciercube.training.job import SimulatedOptions
 from glaciercube.training.simulated import CLOUD_WEIGHT, simulated_chips
 
@@ -127,15 +132,55 @@ def test_layers_say_what_the_ice_does_and_may_be_missing() -> None:
     assert gone["vv"].notnull().any()
 
 
-def test_coherence_and_backscatter_hardly_part_debris_from_rock() -> None:
-    # Real scenes: 0.38 to 0.59, and 0.44 to 0.64 for the backscatter of Khumbu; 60 scenes in test_world_real.py.
+def above(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> float:
+    """Chance that a pixel of the one lies above a pixel of the other."""
+    return float(mannwhitneyu(one, other).statistic / one.size / other.size)
+
+
+def test_backscatter_hardly_parts_debris_from_rock() -> None:
+    # Real scenes: 0.44 to 0.64 at Khumbu; 60 scenes in test_world_real.py.
     date = draw_sequence(5000, replace(SMALL, size=96, dates=1, layers_missing=0.0, gaps=False)).isel(time=0)
-    truth = date["ground"].to_numpy()
-    for name in ("coherence", "vv"):
-        value = date[name].to_numpy()
-        debris, rock = (value[(truth == kind) & np.isfinite(value)] for kind in (2, 0))
-        assert min(debris.size, rock.size) > 500
-        assert 0.35 < mannwhitneyu(rock, debris).statistic / rock.size / debris.size < 0.65
+    truth, value = date["ground"].to_numpy(), date["vv"].to_numpy()
+    debris, rock = (value[(truth == kind) & np.isfinite(value)] for kind in (2, 0))
+    assert min(debris.size, rock.size) > 500
+    assert 0.35 < above(rock, debris) < 0.65
+
+
+@pytest.mark.parametrize("draw", [draw_coherence, draw_second_coherence])
+def test_coherence_shows_moving_and_melting_ice_but_in_pairs_that_lost_it(draw: Callable[..., Any]) -> None:
+    shape = (64, 64)
+    ice = np.zeros(shape, dtype=bool)
+    ice[:, 32:] = True
+    debris = np.zeros(shape, dtype=np.float32)
+    debris[32:, 32:] = 1
+    level = Surface(
+        resolution=20.0,
+        elevation=np.full(shape, 1000, dtype=np.float32),
+        ice=ice,
+        debris=debris,
+        snow=np.zeros(shape, dtype=np.float32),
+        water=np.full(shape, LAND, dtype=np.uint8),
+        turbidity=np.zeros(shape, dtype=np.float32),
+    )
+    bare = xr.Dataset({name: (("y", "x"), np.full(shape, 0.2, np.float32)) for name in ("red", "nir")})
+    still, fast = np.zeros(shape, np.float32), np.where(ice, np.float32(50), np.float32(0))
+
+    def gained(speed: npt.NDArray[np.float32], part: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """How much farther rock lies above ice in pairs that show ice than in the same pairs that hide it."""
+        out = []
+        for seed in range(40):
+            hidden, shown = (draw(level, speed, bare, contrast, seed, seed) for contrast in (0.0, 1.0))
+            assert hidden.dtype == shown.dtype == np.float32
+            assert shown.min() > 0
+            assert shown.max() < 1
+            out.append(above(shown[~ice], shown[part]) - above(hidden[~ice], hidden[part]))
+        return np.array(out)
+
+    clean, under = ice & (debris == 0), debris == 1
+    bright = gained(still, clean)
+    assert 0.15 < (bright < 0.1).mean() < 0.5  # `LOST` of the pairs, and a few where chance had done it
+    assert np.quantile(bright, 0.7) > 0.35
+    assert 0.1 < np.median(gained(still, under)) < np.median(gained(fast, under))
 
 
 def test_the_second_family_is_valid_and_decided_by_its_seed() -> None:

@@ -1,24 +1,18 @@
-"""Layers beside the images: interferometric coherence, elevation change and velocity, as coarse as they are made."""
+"""Layers beside the images that hold for a place: elevation change and velocity, as coarse as they are made."""
 
 from __future__ import annotations
 
 from typing import Final
 
 import numpy as np
-import xarray as xr
 from scipy import ndimage
 
 from glaciercube.simulate.landscape import Landscape
-from glaciercube.simulate.surface import LAND, FloatArray, Surface
+from glaciercube.simulate.surface import FloatArray
 from glaciercube.simulate.terrain import spectral_noise
 
-__all__ = ["MOST_CONTRAST", "draw_coherence", "draw_elevation_change", "draw_velocity", "flow_speed"]
+__all__ = ["draw_elevation_change", "draw_velocity", "flow_speed"]
 
-# How far moving ice lies below bare rock in the coherence of one pixel, in its standard deviations, at most. In six
-# tiles of the western Himalaya (doi:10.3390/rs14061352) the area under the curve of rock over debris-covered ice is
-# 0.38 to 0.59 pixel by pixel (mean 0.51) and 0.28 to 0.72 smoothed over 80 m; clean ice and snow lie as near to rock.
-MOST_CONTRAST: Final = 0.25
-CONTRAST: Final = (0.05, 0.15)  # mean and standard deviation over scenes
 DEFORMATION: Final = (
     5.5e-5  # 2 A (rho g)^3 / 4 of ice at 0 degC (Cuffey & Paterson 2010, table 3.4), doubled: m^-3 a^-1
 )
@@ -47,55 +41,6 @@ def flow_speed(thickness: FloatArray, elevation: FloatArray, resolution: float) 
     steep = np.hypot(*np.gradient(ndimage.gaussian_filter(elevation, reach), resolution)).clip(0, 0.5)
     speed = FASTEST * np.tanh(DEFORMATION * deep**4 * steep**3 / FASTEST)
     return np.asarray(np.where(thickness > 0, speed, 0), dtype=np.float32)
-
-
-def draw_coherence(
-    surface: Surface, speed: FloatArray, optical: xr.Dataset, *, contrast: float, seed: int, ground_seed: int
-) -> FloatArray:
-    """Coherence of a pair of radar images twelve days apart.
-
-    Ice that moves or melts, plants, water and snow that changed in between lose it; bare rock keeps it, and debris on
-    ice that hardly moves keeps most. All of it scatters by the few looks and by the ground's own texture.
-
-    Parameters
-    ----------
-    surface : Surface
-        State of the ground.
-    speed : (y, x) float32
-        Of the ice, metres a year.
-    optical : xarray.Dataset
-        Bands of the same date without cloud; plants are seen by them.
-    contrast : float
-        How far moving debris lies below bare rock, in standard deviations of a pixel; clean ice as far, and again.
-    seed, ground_seed : int
-        Of the pair, and of the ground's texture.
-
-    Returns
-    -------
-    (y, x) float32
-        0 to 1.
-    """
-    rng = np.random.default_rng([seed, 61])
-    ground = np.random.default_rng([ground_seed, 62])
-    shape, resolution = (surface.ice.shape[0], surface.ice.shape[1]), surface.resolution
-    moving = speed / (speed + 8.0)
-    debris = np.where(surface.ice, surface.debris, 0)
-    lost = contrast * debris * (0.5 + moving)
-    # Clean ice melts, so that it loses what it has, fast or not.
-    lost += abs(contrast) * np.where(surface.ice, 1 - debris, 0) * (1.2 + 0.6 * moving)
-    weather = abs(float(rng.normal(0, 1)))  # fresh or melting snow in between
-    lost += np.float32(min(weather, 1.5)) * 0.3 * surface.snow
-    lost = np.minimum(lost, MOST_CONTRAST + 0.3 * surface.snow)
-    red, nir = optical["red"].to_numpy(), optical["nir"].to_numpy()
-    lost += 1.2 * np.clip((nir - red) / (nir + red) / 0.6, 0, 1) * (surface.snow < 0.5)
-    texture = spectral_noise(
-        ground, shape, resolution, longest=float(np.exp(ground.uniform(np.log(250), np.log(1500)))), slope=2.6
-    )
-    passing = spectral_noise(rng, shape, resolution, longest=float(rng.uniform(60, 250)), slope=2.4)
-    value = 0.75 * texture + 0.66 * passing - lost
-    value = np.where(surface.water != LAND, -2.2 + 0.5 * passing, value)
-    middle, spread = rng.uniform(0.45, 0.75), rng.uniform(0.08, 0.16)
-    return np.asarray(np.clip(middle + spread * value, 0.02, 0.99), dtype=np.float32)
 
 
 def draw_elevation_change(rng: np.random.Generator, landscape: Landscape) -> FloatArray:

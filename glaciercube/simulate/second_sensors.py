@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage
 
+from glaciercube.simulate.coherence import LOST
 from glaciercube.simulate.illumination import illuminate, sweep_horizon
 from glaciercube.simulate.second_terrain import lattice_noise
 from glaciercube.simulate.spectra import (
@@ -27,10 +28,11 @@ from glaciercube.simulate.spectra import (
 )
 from glaciercube.simulate.surface import LAND, OCEAN, FloatArray, Surface
 
-__all__ = ["add_second_clouds", "render_second_optical", "render_second_radar"]
+__all__ = ["add_second_clouds", "draw_second_coherence", "render_second_optical", "render_second_radar"]
 
 SKY: Final = np.array([0.24, 0.18, 0.13, 0.09, 0.05, 0.04], dtype=np.float32)  # share of skylight under a high sun
 HAZE_HEIGHT = 1200.0  # m over which haze thins to a third
+MOST_LOST = 0.9  # share of its coherence that clean ice loses at most
 TAIL = 5  # degrees of freedom of the scatter of a scene about its pattern
 # Gamma nought (dB) of VV, and VH below it.
 ECHO: Final = {
@@ -123,6 +125,39 @@ def render_second_radar(surface: Surface, *, orbit: str, seed: int, ground_seed:
         power = 10 ** (level / 10) * grain + 10 ** (-2.45 - 0.25 * index)
         out[name] = (("y", "x"), np.where(hidden, np.nan, power).astype(np.float32), {"units": "1"})
     return xr.Dataset(out, attrs={"incidence_angle": incidence, "orbit": orbit, "resolution": resolution})
+
+
+def draw_second_coherence(
+    surface: Surface, speed: FloatArray, optical: xr.Dataset, contrast: float, seed: int, ground_seed: int
+) -> FloatArray:
+    """Coherence as it is estimated: of two complex images over a window of a few looks, so that none is below chance.
+
+    Parameters, return and meaning as of `glaciercube.simulate.coherence.draw_coherence`; here each cause leaves a share
+    of what the others left, and what moves loses by a Gaussian of its way (Zebker & Villasenor 1992,
+    doi:10.1109/36.175330).
+    """
+    rng, ground = np.random.default_rng([seed, 76]), np.random.default_rng([ground_seed, 77])
+    shape, resolution = (surface.ice.shape[0], surface.ice.shape[1]), surface.resolution
+    lost = rng.uniform() < LOST
+    shown = rng.uniform(0, 0.1) if lost else MOST_LOST * contrast
+    moved = 1 - np.exp(-((speed / ground.uniform(5, 15)) ** 2))
+    kept = 1 - shown * np.where(surface.ice, 1 - surface.debris * (0.4 - 0.3 * moved), 0)
+    kept = kept * (1 - rng.uniform(0, 0.2 if lost else 0.8) * surface.snow)
+    red, nir = optical["red"].to_numpy(), optical["nir"].to_numpy()
+    kept = kept * (1 - 0.7 * np.clip((nir - red) / (nir + red) / 0.6, 0, 1) * (surface.snow < 0.5))
+    stable = ground.uniform(0.5, 0.8) + ground.uniform(0.05, 0.11) * lattice_noise(
+        ground, shape, resolution, longest=900, octaves=5
+    )
+    true = np.clip(stable * (rng.uniform(0.2, 0.5) if lost else rng.uniform(0.85, 1.0)), 0, 0.95) * kept
+    true = np.where(surface.water != LAND, 0, true)
+    first, other = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape) for _ in range(2))
+    second = true * first + np.sqrt(1 - true**2) * other
+    looks = int(rng.integers(3, 6))
+    both, one, two = (
+        ndimage.uniform_filter(product, looks, mode="mirror")
+        for product in (first * second.conj(), np.abs(first) ** 2, np.abs(second) ** 2)
+    )
+    return np.asarray(np.clip(np.abs(both) / np.sqrt(one * two), 0.02, 0.99), dtype=np.float32)
 
 
 def _spectrum(rng: np.random.Generator, name: str) -> Vector:

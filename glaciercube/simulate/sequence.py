@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias, TypedDict
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -19,24 +18,14 @@ from glaciercube.simulate.acquisition import (
     draw_latitude,
     draw_sun,
 )
-from glaciercube.simulate.clouds import add_clouds
+from glaciercube.simulate.coherence import CONTRAST
 from glaciercube.simulate.dem import stale_dem
-from glaciercube.simulate.landscape import EARLIER, LATER, Landscape, random_landscape
-from glaciercube.simulate.layers import (
-    CONTRAST,
-    MOST_CONTRAST,
-    draw_coherence,
-    draw_elevation_change,
-    draw_velocity,
-    flow_speed,
-)
-from glaciercube.simulate.optical import render_optical
-from glaciercube.simulate.radar import Orbit, render_radar
-from glaciercube.simulate.second import second_landscape
-from glaciercube.simulate.second_sensors import add_second_clouds, render_second_optical, render_second_radar
+from glaciercube.simulate.families import FAMILIES, Light
+from glaciercube.simulate.landscape import EARLIER, LATER, Landscape
+from glaciercube.simulate.layers import draw_elevation_change, draw_velocity, flow_speed
+from glaciercube.simulate.radar import Orbit
 from glaciercube.simulate.spectra import BANDS, Level
 from glaciercube.simulate.surface import LAND, FloatArray, IntArray, Surface
-from glaciercube.simulate.wide import widen
 
 __all__ = ["GROUND_CLASSES", "SequenceOptions", "draw_sequence"]
 
@@ -45,69 +34,9 @@ Epoch: TypeAlias = float | Literal["first", "last"]
 #: Truth of a pixel at a date, in the order of its numbers.
 GROUND_CLASSES: Final = ("other", "clean_ice", "debris_covered_ice", "seasonal_snow", "water")
 LAYERS: Final = ("coherence", "elevation_change", "velocity")
-STEADY = 0.7  # share of a class's variance that stays from date to date: rock does, grain and wetness do not
-# dB between the VV of debris and of rock, as a standard deviation over scenes: at Khumbu -1.7 to 1.3 over four dates
-# and three masks, but for -2.9 once (area under the curve of rock over debris 0.44 to 0.57, and 0.64).
-DEBRIS_APART = 0.6
 LOWEST_SUN = 12.0  # degrees
 SMALLEST, MOST_DATES = 8, 100  # pixels a side; dates, of which a season has 145 days at most
 LONGEST = 8  # years between the first and the last date, unless told otherwise
-
-
-class _Light(TypedDict):
-    sun_azimuth: float
-    sun_elevation: float
-
-
-def _optical(surface: Surface, light: _Light, level: Level, seed: int, ground_seed: int) -> xr.Dataset:
-    return render_optical(surface, **light, level=level, seed=seed, ground_seed=ground_seed, steady=STEADY, wide=True)
-
-
-def _clouds(optical: xr.Dataset, light: _Light, level: Level, cover: float, seed: int) -> xr.Dataset:
-    return add_clouds(optical, **light, level=level, cover=cover, seed=seed)
-
-
-def _radar(surface: Surface, orbit: Orbit, seed: int, ground_seed: int) -> xr.Dataset:
-    return render_radar(surface, orbit=orbit, seed=seed, ground_seed=ground_seed, debris_apart=DEBRIS_APART)
-
-
-def _landscape(
-    seed: int, shape: tuple[int, int], resolution: float, *, years: tuple[int, int], latitude: float
-) -> Landscape:
-    rng = np.random.default_rng([seed, 55])
-    many = float(np.exp(rng.uniform(0, np.log(3.5))))
-    dirt = float(rng.uniform(0.15, 1.0)) if rng.uniform() < 0.75 else 0.0
-    plain = random_landscape(seed, shape, resolution, years=years, latitude=latitude, lakes=many, dirt=dirt)
-    return widen(plain)
-
-
-def _second_optical(surface: Surface, light: _Light, level: Level, seed: int, ground_seed: int) -> xr.Dataset:
-    return render_second_optical(surface, **light, level=level, seed=seed, ground_seed=ground_seed)
-
-
-def _second_clouds(optical: xr.Dataset, light: _Light, level: Level, cover: float, seed: int) -> xr.Dataset:
-    del level  # their light is drawn, not computed
-    return add_second_clouds(optical, **light, cover=cover, seed=seed)
-
-
-def _second_radar(surface: Surface, orbit: Orbit, seed: int, ground_seed: int) -> xr.Dataset:
-    return render_second_radar(surface, orbit=orbit, seed=seed, ground_seed=ground_seed)
-
-
-@dataclass(frozen=True)
-class _Family:
-    """Generators that belong together."""
-
-    landscape: Callable[..., Landscape]
-    optical: Callable[[Surface, _Light, Level, int, int], xr.Dataset]
-    clouds: Callable[[xr.Dataset, _Light, Level, float, int], xr.Dataset]
-    radar: Callable[[Surface, Orbit, int, int], xr.Dataset]
-
-
-_FAMILIES: Final = {
-    "a": _Family(_landscape, _optical, _clouds, _radar),
-    "b": _Family(second_landscape, _second_optical, _second_clouds, _second_radar),
-}
 
 
 @dataclass(frozen=True)
@@ -193,7 +122,7 @@ class SequenceOptions:
                 f"choose among {', '.join(LAYERS)}",
             ),
             (_is_share(self.layers_missing), f"layers_missing {self.layers_missing} is not a share", "give 0 to 1"),
-            (self.family in _FAMILIES, f"there is no family {self.family!r}", f"give {' or '.join(_FAMILIES)}"),
+            (self.family in FAMILIES, f"there is no family {self.family!r}", f"give {' or '.join(FAMILIES)}"),
         )
         for fine, problem, remedy in checks:
             require(fine, f"simulated sequence: {problem}", remedy)
@@ -214,7 +143,7 @@ def _is_share(value: float | None) -> bool:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What holds for all dates of a sequence; contrast is that of coherence."""
+    """What holds for all dates of a sequence; contrast is that of coherence, 0 to 1."""
 
     latitude: float
     days: list[dt.date]
@@ -251,7 +180,7 @@ def draw_sequence(seed: int, options: SequenceOptions | None = None) -> xr.Datas
     rng = np.random.default_rng([seed, 51])
     plan = _plan(rng, options)
     first, last = plan.days[0].year, plan.days[-1].year
-    family = _FAMILIES[options.family]
+    family = FAMILIES[options.family]
     shape = (options.size, options.size)
     landscape = family.landscape(seed, shape, plan.resolution, years=(first, last), latitude=plan.latitude)
     if options.loss is not None:
@@ -293,7 +222,7 @@ def _plan(rng: np.random.Generator, options: SequenceOptions) -> _Plan:
         resolution=resolution,
         level=options.level or ("toa" if rng.uniform() < 1 / 3 else "boa"),
         orbit="ascending" if rng.uniform() < 0.5 else "descending",
-        contrast=float(np.clip(rng.normal(*CONTRAST), -MOST_CONTRAST, MOST_CONTRAST)),
+        contrast=float(np.clip(rng.normal(*CONTRAST), 0, 1)),
     )
 
 
@@ -360,15 +289,15 @@ def _date(
         sun = (sun[0], max(LOWEST_SUN, sun[1] - float(rng.uniform(0, 20))))
     cover = draw_cover(rng) if options.cloud_cover is None else options.cloud_cover
     surface = landscape.surface(when)
-    light: _Light = {"sun_azimuth": sun[0], "sun_elevation": sun[1]}
-    family, keys = _FAMILIES[options.family], (seed, landscape.seed)
+    light: Light = {"sun_azimuth": sun[0], "sun_elevation": sun[1]}
+    family, keys = FAMILIES[options.family], (seed, landscape.seed)
     optical = family.optical(surface, light, plan.level, *keys)
     scene = family.clouds(optical, light, plan.level, cover, seed)
     radar = family.radar(surface, plan.orbit, *keys)
     scene = scene.assign(vv=radar["vv"], vh=radar["vh"], ground=(("y", "x"), _ground(surface)))
     if "coherence" in options.layers:
         speed = flow_speed(landscape.thickness(when.year), surface.elevation, plan.resolution)
-        pair = draw_coherence(surface, speed, optical, contrast=plan.contrast, seed=seed, ground_seed=landscape.seed)
+        pair = family.coherence(surface, speed, optical, plan.contrast, *keys)
         missing = _layer_missing(landscape.seed, "coherence", options) or _layer_missing(seed, "pair", options)
         scene = scene.assign(coherence=(("y", "x"), np.full_like(pair, np.nan) if missing else pair))
     if options.gaps:
