@@ -138,13 +138,23 @@ def measure(
     return list(found.values())
 
 
-def reserves(measured: Iterable[Measured]) -> list[tuple[float, str]]:
-    """For each model and set of inputs the reserve for places unlike the scenes, and the part that asks for it.
+def reserves(measured: Iterable[Measured]) -> dict[str, tuple[float, str]]:
+    """By the model's hash: the reserve for places unlike the scenes, and the part of the scenes that asks for it.
 
-    Of all kinds of area and change together. Each set of inputs has its own: the less a model sees, the more it leans
-    on what holds in its own places.
+    Of all kinds of area and change together, and of those sets of inputs that were measured on every scene.
     """
-    return [worst(shortfalls(errors, entry.traits) for errors in _by_kind(entry).values()) for entry in measured]
+    found: dict[str, list[Measured]] = {}
+    for entry in measured:
+        found.setdefault(entry.model.hash, []).append(entry)
+    return {
+        key: worst(
+            shortfalls(errors, entry.traits)
+            for entry in entries
+            if len(entry.traits) == max(len(one.traits) for one in entries)
+            for errors in _by_kind(entry).values()
+        )
+        for key, entries in found.items()
+    }
 
 
 def _by_kind(entry: Measured) -> dict[tuple[Quantity, str], list[AreaError]]:
@@ -156,7 +166,8 @@ def _by_kind(entry: Measured) -> dict[tuple[Quantity, str], list[AreaError]]:
 
 def calibrations(measured: Sequence[Measured], *, family: str = FAMILY) -> Iterator[Calibration]:
     """Calibrations of what was measured, one for each kind of area and of change."""
-    for entry, (reserve, _) in zip(measured, reserves(measured), strict=True):
+    reserve = {key: round(radius, 5) for key, (radius, _) in reserves(measured).items()}
+    for entry in measured:
         correlation = fit_correlation(entry.pixels) if entry.pixels else None
         variogram = (
             tuple(
@@ -181,7 +192,7 @@ def calibrations(measured: Sequence[Measured], *, family: str = FAMILY) -> Itera
                 scenes=scenes,
                 quantity=quantity,
                 correlation=round(scene_correlation(scores, scenes), 4),
-                reserve=round(reserve, 5),
+                reserve=reserve[entry.model.hash],
                 variogram=variogram if quantity == "area" else (),
                 reflectance="either",
             )
@@ -216,10 +227,9 @@ def main(*, out: Path | None, cache: Path, models: tuple[str, ...], scenes: int,
     loaded = [load_model(name) for name in models]
     measured = measure(loaded, tqdm(chips, total=scenes, desc="calibrating", unit="scene"))
     made = list(calibrations(measured))
-    for entry, (radius, part) in zip(measured, reserves(measured), strict=True):
-        inputs = "+".join(entry.modalities)
-        level = f"90 % is read at {raised_level(0.9, radius):.1%} (worst part: {part})"
-        click.echo(f"{entry.model.contract.name} {inputs}: {level}")
+    for model in loaded:
+        radius, part = reserves(measured)[model.hash]
+        click.echo(f"{model.contract.name}: 90 % is read at {raised_level(0.9, radius):.1%} (worst part: {part})")
     names = {one.model for one in made}
     kept = [one for one in read_calibrations(out) if one.model not in names] if out.is_file() else []
     write_calibrations([*kept, *made], out)
